@@ -1,0 +1,1 @@
+"""Arms, runs, statistics, reports, the command and the web app."""

@@ -1,0 +1,1 @@
+"""Adapt, train, export, and answer closed-book."""

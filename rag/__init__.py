@@ -1,0 +1,1 @@
+"""Index, retrieve, and answer with sources."""
