@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from data_prep.errors import DataError
 from data_prep.questions import Question
@@ -23,26 +24,40 @@ def assign_slices(
     trained fact, `trained-page`; else `unseen-page`. Where a new document has the id of a trained one, an id cannot
     tell the two texts apart: there the label `new-document` is kept.
     """
-    answerable = [question for question in trained if question.answerable]
-    wordings = {wording_key(question.question) for question in answerable}
-    facts = {question.fact for question in answerable if question.fact is not None}
-    pages = {document for question in answerable for document in question.documents}
-    new = set(new_documents)
-    return {question.id: _slice(question, wordings, facts, pages, new) for question in questions}
+    known = _Trained(
+        asked={_key(question) for question in trained if question.answerable},
+        facts={question.fact for question in trained if question.answerable and question.fact is not None},
+        pages={document for question in trained for document in question.documents},
+    )
+    return {question.id: _slice(question, known, frozenset(new_documents)) for question in questions}
 
 
-def _slice(question: Question, wordings: set[str], facts: set[str | None], pages: set[str], new: set[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a model was trained on: question keys, facts, and the documents that hold the facts."""
+
+    asked: set[tuple[str, str]]
+    facts: set[str | None]
+    pages: set[str]
+
+
+def _key(question: Question) -> tuple[str, str]:
+    """Return a question's wording and fact; where the fact has no name, its documents stand for it."""
+    return wording_key(question.question), question.fact or " ".join(sorted(question.documents))
+
+
+def _slice(question: Question, trained: _Trained, new_documents: frozenset[str]) -> str:
     documents = set(question.documents)
-    replaces = documents <= pages and question.slice != "new-document"
+    replaces = documents <= trained.pages and question.slice != "new-document"
     if not question.answerable:
         return "unanswerable"
-    if wording_key(question.question) in wordings and (question.fact is None or question.fact in facts):
+    if _key(question) in trained.asked:
         return "trained"
-    if question.fact in facts:
+    if question.fact in trained.facts:
         return "paraphrase"
-    if documents & new and not replaces:
+    if documents & new_documents and not replaces:
         return "new-document"
-    return "trained-page" if documents & pages else "unseen-page"
+    return "trained-page" if documents & trained.pages else "unseen-page"
 
 
 def check_slices(questions: Iterable[Question], computed: Mapping[str, str], name: str) -> None:
