@@ -1,0 +1,191 @@
+"""Facts: what a corpus says, with the wordings that ask for it, from which the question files are split.
+
+`questions/facts.jsonl` holds one fact a line:
+`{"id", "wordings": [str], "paraphrases": [str], "answers": [str], "evidence": [{"document", "start", "end"}],
+"category"}`.
+The wordings may be trained on; the paraphrases never are. A fact without answers is one that the documents do not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from data_prep.atomic import write_text
+from data_prep.errors import DataError, QuestionError
+from data_prep.questions import Evidence, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that can be asked in several wordings; see the module's docstring."""
+
+    id: str
+    wordings: tuple[str, ...]
+    paraphrases: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    category: str | None = None
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The ids of the documents that hold the evidence."""
+        return tuple(dict.fromkeys(evidence.document for evidence in self.evidence))
+
+    def question(self, wording: str, suffix: str, slice_: str | None) -> Question:
+        """Return the question that asks this fact in one wording."""
+        return Question(
+            id=f"{self.id}-{suffix}",
+            question=wording,
+            answers=self.answers,
+            evidence=self.evidence,
+            fact=self.id,
+            slice=slice_,
+            category=self.category,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """How facts are shared out. Shares are of the facts of a kind; the rest of each kind goes to test.
+
+    `unseen_documents` and `dev_documents` are pages of which no fact is trained: the first are asked in test, the
+    second in dev. Of the other pages' facts, `trained_share` is trained (every page keeps one that is), the rest is
+    asked as `trained-page`. `repeated` trained wordings stand in test as `trained`. `subsets` are the sizes, in
+    answerable facts, of nested subsets of the trained ones; each holds a third as many unanswerable ones.
+    """
+
+    unseen_documents: frozenset[str]
+    dev_documents: frozenset[str] = frozenset()
+    new_documents: frozenset[str] = frozenset()
+    trained_share: float = 0.45
+    dev_share: float = 0.17
+    unanswerable_shares: tuple[float, float] = (0.5, 0.2)
+    repeated: int = 120
+    subsets: tuple[int, ...] = (60, 120, 250)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three question files and the nested subsets of trained facts."""
+
+    train: list[Question] = field(default_factory=list)
+    dev: list[Question] = field(default_factory=list)
+    test: list[Question] = field(default_factory=list)
+    subsets: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_facts(path: Path) -> list[Fact]:
+    """Read a facts file; raises `QuestionError` that names file and line."""
+    return [fact for _, fact in _iter_facts(path)]
+
+
+def write_facts(path: Path, facts: Iterable[Fact]) -> None:
+    """Write a facts file in one step."""
+    write_text(path, "".join(json.dumps(asdict(fact), ensure_ascii=False) + "\n" for fact in facts))
+
+
+def split_facts(facts: Sequence[Fact], plan: SplitPlan) -> Splits:
+    """Share facts out to train, dev and test by `plan`; the same facts and plan give the same splits.
+
+    Raises `DataError` if no fact is left to train on.
+    """
+    rng = random.Random(plan.seed)
+    splits = Splits()
+    pages = {page: _shuffled(group, rng) for page, group in _by_page(facts).items()}
+    trained = _split_pages(pages, plan, splits)
+    if not trained:
+        raise DataError("no fact is left to train on; name fewer unseen documents")
+    trained = _shuffled(trained, rng)
+    declined = _split_unanswerable([fact for fact in facts if not fact.answers], plan, splits, rng)
+    _split_trained(trained, plan, splits)
+    for size in plan.subsets:
+        if size < len(trained):
+            chosen = trained[:size] + declined[: size // 3]
+            splits.subsets[str(size)] = [fact.id for fact in chosen]
+    return splits
+
+
+def _by_page(facts: Iterable[Fact]) -> dict[str, list[Fact]]:
+    pages: dict[str, list[Fact]] = {}
+    for fact in facts:
+        if fact.answers:
+            pages.setdefault(fact.documents[0], []).append(fact)
+    return dict(sorted(pages.items()))
+
+
+def _split_pages(pages: dict[str, list[Fact]], plan: SplitPlan, splits: Splits) -> list[Fact]:
+    """Fill in what page membership decides; return the facts to train."""
+    trained = []
+    for page, group in pages.items():
+        if page in plan.new_documents:
+            splits.test.extend(fact.question(fact.wordings[0], "w1", "new-document") for fact in group)
+        elif page in plan.unseen_documents:
+            splits.test.extend(fact.question(fact.wordings[0], "w1", "unseen-page") for fact in group)
+        elif page in plan.dev_documents:
+            splits.dev.extend(fact.question(fact.wordings[0], "w1", "unseen-page") for fact in group)
+        else:
+            count = max(1, round(plan.trained_share * len(group)))
+            in_dev = round(plan.dev_share * (len(group) - count))
+            trained += group[:count]
+            rest = [fact.question(fact.wordings[0], "w1", "trained-page") for fact in group[count:]]
+            splits.dev.extend(rest[:in_dev])
+            splits.test.extend(rest[in_dev:])
+    return trained
+
+
+def _split_trained(trained: Sequence[Fact], plan: SplitPlan, splits: Splits) -> None:
+    for number, fact in enumerate(trained):
+        splits.train.extend(
+            fact.question(wording, f"w{place}", "trained") for place, wording in enumerate(fact.wordings, start=1)
+        )
+        # The subsets' facts come first and all their paraphrases are tested: dev takes from the other end.
+        paraphrases = splits.dev if number >= len(trained) * (1 - plan.dev_share) else splits.test
+        paraphrases.extend(
+            fact.question(wording, f"p{place}", "paraphrase") for place, wording in enumerate(fact.paraphrases, start=1)
+        )
+        if number < plan.repeated:
+            splits.test.append(fact.question(fact.wordings[number % len(fact.wordings)], "w@test", "trained"))
+
+
+def _split_unanswerable(facts: Sequence[Fact], plan: SplitPlan, splits: Splits, rng: random.Random) -> list[Fact]:
+    """Share out each category of unanswerable facts; return those in train, categories taking turns."""
+    train: list[list[Fact]] = []
+    for category in sorted({fact.category or "" for fact in facts}):
+        group = _shuffled([fact for fact in facts if (fact.category or "") == category], rng)
+        first = round(plan.unanswerable_shares[0] * len(group))
+        second = first + round(plan.unanswerable_shares[1] * len(group))
+        train.append(group[:first])
+        splits.dev.extend(fact.question(fact.wordings[0], "w1", "unanswerable") for fact in group[first:second])
+        splits.test.extend(fact.question(fact.wordings[0], "w1", "unanswerable") for fact in group[second:])
+    turns = [group[turn] for turn in range(max(map(len, train), default=0)) for group in train if turn < len(group)]
+    splits.train.extend(fact.question(fact.wordings[0], "w1", "unanswerable") for fact in turns)
+    return turns
+
+
+def _shuffled(facts: Collection[Fact], rng: random.Random) -> list[Fact]:
+    return rng.sample(sorted(facts, key=lambda fact: fact.id), len(facts))
+
+
+def _iter_facts(path: Path) -> Iterator[tuple[int, Fact]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise QuestionError(f"{path}: cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            evidence = tuple(Evidence(**item) for item in row.pop("evidence", []))
+            lists = {key: tuple(row.get(key, ())) for key in ("wordings", "paraphrases", "answers")}
+            fact = Fact(**{**row, **lists, "evidence": evidence})
+            if not fact.wordings or (fact.answers and not fact.evidence):
+                raise ValueError("a fact needs a wording, and evidence if it has an answer")
+        except (ValueError, TypeError, AttributeError) as error:
+            raise QuestionError(f"{path}, line {number}: {error}") from error
+        yield number, fact
