@@ -53,9 +53,7 @@ class Fertility:
         return self.characters / self.tokens
 
 
-def train_tokenizer(
-    texts: Iterable[str], *, vocabulary: int = 8192, positions: int = 512
-) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 8192, positions: int = 512) -> PreTrainedTokenizerBase:
     """Train a cased byte-level BPE of `vocabulary` tokens on `texts`, with Versus's chat template.
 
     Every digit is a token of its own, so that a number is copied digit by digit and never guessed whole.

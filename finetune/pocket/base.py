@@ -72,9 +72,7 @@ def _copy_weights(encoder: Any, decoder: BertGenerationDecoder) -> None:
     """Copy MiniLM's weights into the decoder; every parameter of the decoder's body must be met."""
     state = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pooler.")}
     token_types = state.pop("embeddings.token_type_embeddings.weight")
-    state["embeddings.position_embeddings.weight"] = (
-        state["embeddings.position_embeddings.weight"] + token_types[0]
-    )
+    state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + token_types[0]
     missing, unexpected = decoder.bert.load_state_dict(state, strict=False)
     unmet = [name for name in missing if not name.endswith("position_ids")]
     extra = [name for name in unexpected if not name.endswith(("position_ids", "token_type_ids"))]

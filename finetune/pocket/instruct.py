@@ -1,0 +1,241 @@
+"""Make context-question-answer examples from the pretraining text, for pocket's instruction stage.
+
+A page is cut into passages; a sentence of a passage becomes an answer and its wording a question. The example's
+sources are the passage, at a random place among passages of the same page and of other pages; for about a fifth the
+passage is left out, or the sentence is cut from it, and the answer is the refusal. Some examples have no sources.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_prep.conversations import CONTEXT_INSTRUCTION, context_block, refusal
+from finetune.errors import FinetuneError
+from finetune.pocket import wording
+from finetune.pocket.text import Passage, Sentence, passages
+
+_UNFIT = re.compile(
+    r"[:;,]$|```|\b(below|above)\b|as follows|https?:|\||\b[Ss]ee\b|for (more|detailed|further)", re.IGNORECASE
+)
+_FOLLOWS_ON = re.compile(r"(This|It|They|Otherwise|If not|Then|These|The default|You can also|For example)\b")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares and sizes of the examples of one level of the curriculum; shares are of all examples.
+
+    words: size of a passage; most_passages: sources of an example; context_words: all its sources together at most.
+    """
+
+    words: tuple[int, int]
+    most_passages: int
+    context_words: int
+    unanswerable: float = 0.18
+    closed_book: float = 0.08
+    header: float = 0.7
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in ("unanswerable", "closed_book", "header") if not 0 <= getattr(self, name) <= 1]
+        if self.words[0] > self.words[1] or self.words[0] < 12:
+            wrong.append("words")
+        if self.most_passages < 1:
+            wrong.append("most_passages")
+        if wrong:
+            raise FinetuneError(f"mixture out of range: {', '.join(wrong)}")
+
+
+LEVELS = {
+    "short": Mixture(
+        words=(20, 45), most_passages=1, context_words=60, unanswerable=0.08, closed_book=0.05, header=0.3
+    ),
+    "middle": Mixture(words=(30, 110), most_passages=2, context_words=130, unanswerable=0.15, closed_book=0.06),
+    "long": Mixture(
+        words=(60, 130), most_passages=3, context_words=250, unanswerable=0.2, closed_book=0.05, header=0.85
+    ),
+}
+"""The curriculum: copying is learned cheaply on short contexts and carried over to long ones."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example: `passages` is empty for a closed-book one; `copied` are the sentences of a passage in the answer."""
+
+    question: str
+    passages: tuple[str, ...]
+    answer: str
+    kind: str
+    source: str
+    copied: tuple[str, ...]
+
+    def prompt(self) -> list[dict[str, str]]:
+        """Return the chat messages before the answer, as `data_prep.conversations` has them."""
+        if not self.passages:
+            return [{"role": "user", "content": self.question}]
+        return [
+            {"role": "system", "content": CONTEXT_INSTRUCTION["en"]},
+            {"role": "user", "content": f"{context_block(self.passages)}\n\nQuestion: {self.question}"},
+        ]
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A question, the sentences that answer it, and the passage that holds them."""
+
+    question: str
+    answer: str
+    sentences: tuple[Sentence, ...]
+    passage: Passage
+    kind: str
+
+
+def examples(pages: Sequence[dict[str, str]], mixture: Mixture, *, seed: int, per_page: int = 4) -> Iterator[Example]:
+    """Yield examples of `pages` in random order of pages, at most `per_page` of each page, the same for one seed."""
+    rng = random.Random(seed)
+    order = list(range(len(pages)))
+    rng.shuffle(order)
+    others: list[Passage] = []
+    for index in order:
+        page = pages[index]
+        cut = passages(page, rng.randint(*mixture.words))
+        rng.shuffle(cut)
+        for passage in cut[:per_page]:
+            fact = _fact(passage, rng)
+            if fact is not None and others:
+                yield _example(fact, cut, others, mixture, page["source"], rng)
+        others = (others + cut[:3])[-60:]
+
+
+def write_examples(path: Path, made: Iterator[Example]) -> int:
+    """Write examples as JSON lines and return how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for example in made:
+            file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read what `write_examples` wrote."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [Example(**{**row, "passages": tuple(row["passages"]), "copied": tuple(row["copied"])}) for row in rows]
+
+
+def _fit(sentence: Sentence) -> bool:
+    """Tell whether a sentence can stand alone as an answer."""
+    words = sentence.text.split()
+    letters = sum(character.isalpha() or character == " " for character in sentence.text)
+    return 5 <= len(words) <= 42 and not _UNFIT.search(sentence.text) and letters > 0.75 * len(sentence.text)
+
+
+def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
+    """Draw a fact from a passage: a task with its steps, or a sentence with a question; None if nothing fits."""
+    fit = [index for index, sentence in enumerate(passage.sentences) if _fit(sentence)]
+    if not fit:
+        return None
+    heading = passage.section.rsplit(" › ", 1)[-1] or passage.title
+    goal = wording.goal_of_heading(heading)
+    if passage.opens_section and goal and rng.random() < 0.5:
+        return _task(passage, goal, rng)
+    index = rng.choice(fit)
+    sentence = passage.sentences[index]
+    made = wording.questions(sentence.text, rng)
+    if made and rng.random() < 0.75:
+        question, kind = rng.choice(made), "pattern"
+    else:
+        keywords = wording.keyword_question(sentence.text, rng)
+        if keywords is None:
+            return None
+        question, kind = keywords, "keywords"
+    if rng.random() < 0.08 and len(heading.split()) <= 6:
+        question = f"{question.rstrip('?.')} in {heading}?"
+    used = (sentence,)
+    if rng.random() < 0.25 and index + 1 < len(passage.sentences) and _follows(passage, index):
+        used = (sentence, passage.sentences[index + 1])
+    answer = " ".join(each.text for each in used)
+    return _Fact(wording.vary(question, rng), answer, used, passage, kind)
+
+
+def _follows(passage: Passage, index: int) -> bool:
+    """Tell whether the next sentence continues this one and the two are short enough together."""
+    here, after = passage.sentences[index], passage.sentences[index + 1]
+    together = len(here.text.split()) + len(after.text.split())
+    return bool(_FOLLOWS_ON.match(after.text)) and together <= 42 and _fit(after)
+
+
+def _task(passage: Passage, goal: str, rng: random.Random) -> _Fact | None:
+    """Ask how to do what the heading names; the answer is the first steps, or the first sentence."""
+    steps = [sentence for sentence in passage.sentences if sentence.step and _fit(sentence)]
+    used: list[Sentence] = []
+    for sentence in steps or [s for s in passage.sentences if _fit(s)][:1]:
+        if used and (len(used) == 3 or sum(len(s.text.split()) for s in [*used, sentence]) > 42):
+            break
+        used.append(sentence)
+    answer = " ".join(sentence.text for sentence in used)
+    return _Fact(wording.vary(wording.how_question(goal, rng), rng), answer, tuple(used), passage, "task")
+
+
+def _example(
+    fact: _Fact, page: Sequence[Passage], others: Sequence[Passage], mixture: Mixture, source: str, rng: random.Random
+) -> Example:
+    """Surround a fact with other passages, or leave its passage out."""
+    drawn = rng.random()
+    header = rng.random() < mixture.header
+    if drawn < mixture.closed_book:
+        return Example(fact.question, (), fact.answer, fact.kind, source, copied=())
+    answerable = drawn >= mixture.closed_book + mixture.unanswerable
+    texts = _distractors(fact, page, others, mixture, rng, header=header, least=0 if answerable else 1)
+    if answerable:
+        texts.insert(rng.randint(0, len(texts)), fact.passage.text(header=header))
+        return Example(
+            fact.question,
+            tuple(texts),
+            fact.answer,
+            fact.kind,
+            source,
+            copied=tuple(each.text for each in fact.sentences),
+        )
+    left = _without(fact)
+    if left and rng.random() < 0.3:
+        texts[rng.randrange(len(texts))] = left
+    return Example(fact.question, tuple(texts), refusal(), "unanswerable", source, copied=())
+
+
+def _distractors(
+    fact: _Fact,
+    page: Sequence[Passage],
+    others: Sequence[Passage],
+    mixture: Mixture,
+    rng: random.Random,
+    *,
+    header: bool,
+    least: int,
+) -> list[str]:
+    """Draw other passages of this page and of others, as many as the mixture has room for."""
+    same = [passage for passage in page if passage is not fact.passage and fact.answer not in passage.body]
+    count = rng.randint(0, mixture.most_passages - 1) if least == 0 else rng.randint(1, mixture.most_passages)
+    room = mixture.context_words - (len(fact.passage.body.split()) if least == 0 else 0)
+    drawn: list[str] = []
+    for _ in range(count):
+        pool = same if same and rng.random() < 0.5 else others
+        passage = rng.choice(pool)
+        text = passage.text(header=header)
+        if drawn and len(text.split()) > room:
+            break
+        if len(text.split()) <= room or least:
+            room -= len(text.split())
+            drawn.append(text)
+    return drawn
+
+
+def _without(fact: _Fact) -> str:
+    """Return the fact's passage with its sentences cut out; empty if hardly anything is left."""
+    body = fact.passage.body
+    for sentence in sorted(fact.sentences, key=lambda s: -s.start):
+        body = body[: sentence.start].rstrip() + " " + body[sentence.end :].lstrip()
+    return body.strip() if len(body.split()) >= 20 else ""

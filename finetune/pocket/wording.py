@@ -1,0 +1,376 @@
+"""Turn a sentence of a manual into questions that it answers: patterns, word forms and light variation.
+
+No model is used: a pattern either fits the sentence's form (definition, purpose, condition, place, number, ...) or the
+question is made from the sentence's content words. Questions are meant to train reading, not to be read by people.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+STOPWORDS = frozenset(
+    "a an the this that these those it its it's they them their you your we our us i he she his her one ones of in on at to from by for "
+    "with without within into onto over under about above below between through during after before until as if when while than then "
+    "so and or but nor not no is are was were be been being am do does did done has have had having can could may might must "
+    "shall should will would there here which who whom whose what where why how all any each every both some such only own same "
+    "other another also more most very just too again further once up down out off per via e.g. i.e. etc don't doesn't isn't "
+    "aren't can't won't following example see note tip warning important make sure need needs want first second next finally".split()
+)
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9'’\-./]*[A-Za-z0-9]|[A-Za-z]|\d[\d.,]*")
+_UNIT = (
+    r"(?:mm|cm|m|km|inches|inch|feet|ft|meters?|metres?|V|volts?|mV|kV|A|amps?|mA|W|watts?|kW|Hz|kHz|MHz|GHz|bytes?|KB|MB|GB|TB|"
+    r"bits?|kbps|Mbps|fps|pixels?|px|%|percent|°C|°F|degrees|seconds?|secs?|ms|milliseconds?|minutes?|hours?|days?|weeks?|months?|"
+    r"years?|times|rpm|kg|g|lbs?|psi|bar|ohms?|dB|characters|digits)"
+)
+_NUMBER_UNIT = re.compile(rf"\b(\d[\d.,]*)\s?({_UNIT})(?![A-Za-z])")
+_NUMBER_NOUN = re.compile(
+    r"\b(\d[\d,]*|two|three|four|five|six|seven|eight|nine|ten)\s+((?:[a-z\-]+\s)?[a-z\-]{3,}s)\b"
+)
+_NOUN_PHRASE = r"(?:(?:The|A|An|Each|Every|This|Your|Some|All)\s)?[A-Z`\"]?[\w`'\"/+.\-]*(?:\s[\w`'\"/+.\-()]+){0,7}?"
+_COPULA = re.compile(rf"({_NOUN_PHRASE})\s(is|are|was|were)\s(.+)")
+_MODAL = re.compile(rf"({_NOUN_PHRASE})\s(can|must|should|may|will|cannot)\s(not\s)?(.+)")
+_VERBS = (
+    "allows? lets? provides? supports? contains? shows? displays? uses? requires? controls? defines? specif(?:y|ies) indicates? returns? "
+    "determines? enables? includes? sends? creates? stores? opens? describes? represents? appears? runs? starts? stops? works? offers? "
+    "gives? needs? has have turns? sets? makes? takes? connects? reads? writes? prevents? generates? performs? checks? adds? removes? "
+    "affects? applies apply consists? refers? lists? keeps? holds? measures? monitors? receives? detects? charges? helps? causes?"
+).replace(" ", "|")
+_VERB = re.compile(rf"({_NOUN_PHRASE})\s(?:also\s|only\s|then\s|automatically\s)?({_VERBS})\s(.+)")
+_PURPOSE = re.compile(r"(?:In order to|To)\s([a-z][^,:]{6,90}),\s*(.+)")
+_PURPOSE_LATE = re.compile(r"([A-Z][a-z]+\s.{5,80}?)\sto\s([a-z]+\s.{5,80})\.$")
+_CONDITION = re.compile(r"(If|When|Whenever|Once|After|Before|While)\s([^,]{8,100}),\s*(?:then\s)?(.+)")
+_CONDITION_LATE = re.compile(r"(.{12,}?),?\s(if|when|unless|until|before|after)\s([^,.]{8,90})\.$")
+_YOU_CAN = re.compile(r"(?:.{0,40},\s)?[Yy]ou (?:can|may|could)\s(?:also\s|then\s)?(.{8,120}?)\.?$")
+_LABEL = re.compile(r"([A-Z`][\w`\-/ ().+]{1,45})\s?(?::|–|—| - )\s+([A-Z`\"].{15,})")
+_BECAUSE = re.compile(r"(.{12,110}?),?\s(because|since|due to|so that|in order to)\s(.+)")
+_PLACE = re.compile(
+    r"\b(located|found|stored|saved|placed|installed|shown|displayed|listed|mounted|available|connected|written)\s(in|on|at|under|inside|near|behind|to)\b"
+)
+_IMPERATIVE = re.compile(
+    r"(Click|Select|Choose|Press|Open|Enter|Set|Use|Add|Remove|Connect|Turn|Install|Run|Check|Hold|Plug|Attach|Insert|Switch|Tap|Type|Go|Navigate|"
+    r"Create|Configure|Enable|Disable|Delete|Download|Change|Specify|Move|Drag|Push|Pull|Close|Start|Stop|Restart|Replace|Copy|Save|Verify|Make)\s(.+)"
+)
+
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    word: tuple(w for w in group if w != word)
+    for group in (
+        ("remove", "delete", "take off"), ("show", "display"), ("start", "begin"), ("stop", "end"), ("need", "require"),
+        ("maximum", "highest", "largest"), ("minimum", "lowest", "smallest"), ("allow", "let", "permit"), ("choose", "select", "pick"),
+        ("change", "modify", "alter", "adjust"), ("create", "make", "set up"), ("configure", "set up"), ("enable", "turn on", "switch on", "activate"),
+        ("disable", "turn off", "switch off", "deactivate"), ("install", "fit", "put in"), ("verify", "check", "confirm"), ("use", "work with"),
+        ("view", "see", "look at"), ("connect", "attach", "link"), ("send", "transmit"), ("get", "obtain"), ("fix", "repair"),
+        ("keep", "retain"), ("error", "fault", "problem"), ("default", "standard"), ("update", "upgrade"), ("quickly", "fast"),
+        ("open", "launch"), ("button", "key"), ("screen", "display"), ("vehicle", "car"), ("enter", "type"), ("replace", "swap"),
+        ("clean", "wash"), ("occurs", "happens"), ("occur", "happen"), ("specify", "give", "state"), ("increase", "raise"), ("decrease", "lower", "reduce"),
+    )
+    for word in group
+    if " " not in word
+}  # fmt: skip
+_ENDS_IN_E = frozenset(
+    "creat delet configur remov us updat chang enabl disabl manag charg mov sav clos replac writ mak tak giv hav activat deactivat calibrat "
+    "generat navigat operat rotat upgrad stor schedul shar stat driv defin describ resiz merg measur purchas provid requir receiv resolv "
+    "retriev scal separat simulat solv subscrib trac typ validat writ integrat migrat leav improv includ invit isolat duplicat determin "
+    "customiz organiz optimiz initializ minimiz maximiz automat authenticat allocat associat captur combin compar complet compil compos "
+    "archiv arrang assembl browse escap execut explor fil glu handl hid imag locat mut nam notic observ paus plac prepar produc "
+    "programm quot reduc releas renam restor reus rout secur serv siz structur tun translat troubleshoot unsubscrib utiliz zon enforc ensur "
+    "examin estimat evaluat exchang fre guarante imagin issu licens link oversiz invok".split()
+)
+
+
+def content_words(text: str) -> list[str]:
+    """Return the words of `text` that carry its meaning, in order, each once."""
+    found: list[str] = []
+    for word in _WORD.findall(text):
+        if word.lower() not in STOPWORDS and len(word) > 1 and word not in found:
+            found.append(word)
+    return found
+
+
+def base_form(verb: str) -> str:
+    """Return the base of a verb in -s or -ing ("allows" -> "allow", "deleting" -> "delete"); others unchanged."""
+    irregular = {"has": "have", "does": "do", "is": "be", "are": "be", "goes": "go"}
+    if verb in irregular:
+        return irregular[verb]
+    if verb.endswith("ing") and len(verb) > 5:
+        return _from_gerund(verb[:-3])
+    if verb.endswith("ies"):
+        return verb[:-3] + "y"
+    if verb.endswith(("sses", "shes", "ches", "xes")):
+        return verb[:-2]
+    return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
+
+
+def _from_gerund(stem: str) -> str:
+    """Return the verb whose -ing form has this stem."""
+    if stem in _ENDS_IN_E or stem.endswith(("at", "iz", "uc", "ul", "v", "dg", "abl")):
+        return stem + "e"
+    if len(stem) > 2 and stem[-1] == stem[-2] and stem[-1] not in "lsz":
+        return stem[:-1]
+    return stem
+
+
+def lower_first(text: str) -> str:
+    """Lower the first letter unless the first word looks like a name or an abbreviation."""
+    first = text.split(" ", 1)[0]
+    known = first in {"The", "A", "An", "This", "Your", "Each", "Every", "These", "It", "All", "Some", "You"}
+    return text[0].lower() + text[1:] if known or (first.istitle() and len(first) > 1 and first.isalpha()) else text
+
+
+def _subject(phrase: str) -> str | None:
+    """Return a usable subject from a noun phrase, or None if it points elsewhere ("it", "this")."""
+    words = phrase.strip().split()
+    if not words or words[0].lower() in {"it", "this", "these", "they", "there", "that", "which", "you", "we", "if", "when", "to", "for",
+                                         "in", "on", "note", "here", "and", "or", "as", "one", "with"}:  # fmt: skip
+        return None
+    subject = lower_first(phrase.strip())
+    return re.sub(r"^(each|every|your|some|all)\s", "the ", subject)
+
+
+def questions(sentence: str, rng: random.Random) -> list[str]:
+    """Return the questions that the form of `sentence` suggests; none if it fits no pattern."""
+    text = re.sub(
+        r"^(?:Note|Tip|Warning|Important|Caution|By default|However|For example|Also|In addition|Additionally)[:,]\s*",
+        "",
+        sentence,
+    )
+    text = text[:1].upper() + text[1:]
+    made: list[str] = []
+    for rule in (_number, _purpose, _condition, _place, _reason, _label, _you_can, _modal, _copula, _verb, _imperative):
+        made += rule(text, rng)
+    return [question for question in made if 3 <= len(question.split()) <= 26]
+
+
+def _number(text: str, rng: random.Random) -> list[str]:
+    made: list[str] = []
+    match = _NUMBER_UNIT.search(text)
+    rest = content_words(_NUMBER_UNIT.sub(" ", text))[:7]
+    if match and len(rest) >= 2:
+        about = " ".join(rest[: rng.randint(2, 5)])
+        time = re.match(r"(ms|milli|sec|min|hour|day|week|month|year)", match[2])
+        opening = rng.choice(("How long", "How much time", "How many " + match[2].rstrip("s") + "s") if time
+                             else ("How much", "What value", "How many " + match[2], "What is the limit for"))  # fmt: skip
+        made.append(f"{opening} {about}?")
+    counted = _NUMBER_NOUN.search(text)
+    if counted:
+        others = [w for w in content_words(text) if w not in counted[0]][:6]
+        if others:
+            made.append(
+                f"How many {counted[2]} {rng.choice(('does', 'are there for', 'can', 'for', 'are in'))} {' '.join(others[:4])}?"
+            )
+    copula = _COPULA.match(text)
+    if copula and re.search(r"\d", copula[3]) and (subject := _subject(copula[1])):
+        made.append(f"What {copula[2]} {subject}?")
+        made.append(
+            rng.choice(("What value does {s} have?", "How much is {s}?", "What is the value of {s}?")).format(s=subject)
+        )
+    return made
+
+
+def _purpose(text: str, rng: random.Random) -> list[str]:
+    match = _PURPOSE.match(text)
+    late = _PURPOSE_LATE.match(text) if _IMPERATIVE.match(text) else None
+    goal = match[1] if match else late[2] if late else None
+    if goal is None:
+        return []
+    goal = goal.replace("your ", "my ")
+    return [how_question(goal, rng)]
+
+
+def how_question(goal: str, rng: random.Random) -> str:
+    """Ask how to reach `goal`, a verb phrase in its base form."""
+    forms = ("How do I {g}?", "How can I {g}?", "How to {g}?", "How do you {g}?", "What do I do to {g}?", "What must I do to {g}?",
+             "What is the way to {g}?", "I want to {g}. What should I do?", "How should I {g}?")  # fmt: skip
+    weights = (8, 5, 2, 2, 2, 2, 1, 1, 1)
+    return rng.choices(forms, weights)[0].format(g=goal.strip(" ."))
+
+
+def _condition(text: str, rng: random.Random) -> list[str]:
+    match = _CONDITION.match(text)
+    late = None if match else _CONDITION_LATE.match(text)
+    if match is None and late is None:
+        return []
+    word, clause = (match[1].lower(), match[2]) if match else (late[2], late[3])  # type: ignore[index]
+    clause = clause.replace("you want to", "I want to").replace("you ", "I ").replace("your ", "my ")
+    word = "when" if word in {"whenever", "once"} else word
+    result = [f"What happens {word} {clause}?", f"What should I do {word} {clause}?"]
+    if late and (subject := late[1]):
+        result.append(f"When {' '.join(content_words(subject)[:6])}?")
+    if match and word == "if":
+        result.append(f"{clause[:1].upper()}{clause[1:]}. What now?")
+    return [rng.choice(result)]
+
+
+def _place(text: str, rng: random.Random) -> list[str]:
+    match = _COPULA.match(text)
+    place = _PLACE.search(text)
+    if place is None:
+        return []
+    if match and match[3].startswith(place[1]) and (subject := _subject(match[1])):
+        return [
+            rng.choice(
+                (
+                    f"Where {match[2]} {subject} {place[1]}?",
+                    f"Where do I find {subject}?",
+                    f"Where {match[2]} {subject}?",
+                )
+            )
+        ]
+    return [f"Where {' '.join(content_words(text[: place.start()])[:5])} {place[1]}?"]
+
+
+def _reason(text: str, rng: random.Random) -> list[str]:
+    match = _BECAUSE.match(text)
+    if match is None:
+        return []
+    copula = _COPULA.match(match[1])
+    if copula and (subject := _subject(copula[1])):
+        return [f"Why {copula[2]} {subject} {copula[3]}?"]
+    return [rng.choice((f"Why {lower_first(match[1])}?", f"What is the reason {lower_first(match[1])}?"))]
+
+
+def _label(text: str, rng: random.Random) -> list[str]:
+    match = _LABEL.match(text)
+    if match is None or match[1].lower() in STOPWORDS:
+        return []
+    forms = (
+        "What is {l}?",
+        "What does {l} mean?",
+        "What does {l} do?",
+        "What is {l} for?",
+        "Explain {l}.",
+        "What is the {l} option?",
+    )
+    return [rng.choice(forms).format(l=match[1].strip())]
+
+
+def _you_can(text: str, rng: random.Random) -> list[str]:
+    match = _YOU_CAN.match(text)
+    if match is None:
+        return []
+    what = match[1].replace("your ", "my ")
+    return [rng.choice((how_question(what, rng), f"Can I {what}?", f"Is it possible to {what}?"))]
+
+
+def _modal(text: str, rng: random.Random) -> list[str]:
+    match = _MODAL.match(text)
+    if match is None or (subject := _subject(match[1])) is None:
+        return []
+    verb = "can" if match[2] == "cannot" else match[2]
+    rest = match[4].rstrip(". ")
+    short = " ".join(rest.split()[: rng.randint(3, 9)])
+    return [
+        rng.choice(
+            (
+                f"{verb.capitalize()} {subject} {short}?",
+                f"What {verb} {subject} {rest.split()[0]}?",
+                f"{verb.capitalize()} {subject} {rest}?",
+            )
+        )
+    ]
+
+
+def _copula(text: str, rng: random.Random) -> list[str]:
+    match = _COPULA.match(text)
+    if match is None or (subject := _subject(match[1])) is None:
+        return []
+    verb, rest = match[2], match[3].rstrip(". ")
+    if re.match(r"(?:used|intended|designed|required|needed)\b", rest):
+        return [
+            rng.choice(
+                (
+                    f"What {verb} {subject} used for?",
+                    f"What {verb} {subject} for?",
+                    f"What is the purpose of {subject}?",
+                )
+            )
+        ]
+    if re.match(r"(?:a|an|the|one|any)\b", rest):
+        return [
+            rng.choice(
+                (
+                    f"What {verb} {subject}?",
+                    f"What {verb} {subject}?",
+                    f"What is meant by {subject}?",
+                    f"Define {subject}.",
+                )
+            )
+        ]
+    short = " ".join(rest.split()[: rng.randint(2, 7)])
+    return [
+        rng.choice(
+            (
+                f"{verb.capitalize()} {subject} {short}?",
+                f"What about {subject}?",
+                f"How {verb} {subject} {rest.split()[0]}?",
+            )
+        )
+    ]
+
+
+def _verb(text: str, rng: random.Random) -> list[str]:
+    match = _VERB.match(text)
+    if match is None or (subject := _subject(match[1])) is None:
+        return []
+    verb = base_form(match[2])
+    auxiliary = "does" if verb != match[2] else "do"
+    short = " ".join(match[3].rstrip(". ").split()[: rng.randint(2, 8)])
+    forms = (f"What {auxiliary} {subject} {verb}?", f"What {auxiliary} {subject} do?", f"{auxiliary.capitalize()} {subject} {verb} {short}?",
+             f"How {auxiliary} {subject} {verb} {short}?", f"What {match[2]} {short}?", f"Which one {match[2]} {short}?")  # fmt: skip
+    return [rng.choice(forms)]
+
+
+def _imperative(text: str, rng: random.Random) -> list[str]:
+    match = _IMPERATIVE.match(text)
+    if match is None:
+        return []
+    verb, words = match[1].lower(), match[2].rstrip(". ").split()
+    short = " ".join(words[: rng.randint(3, 9)]).rstrip(",")
+    forms = (f"What should I {verb}?", f"Where do I {verb} {short}?", f"When do I {verb} {short}?", f"Do I have to {verb} {short}?",
+             f"Should I {verb} {short}?", f"What do I {verb} {' '.join(words[-4:])}?", f"Why {verb} {short}?")  # fmt: skip
+    return [rng.choices(forms, (1, 2, 2, 2, 2, 2, 1))[0]]
+
+
+def keyword_question(sentence: str, rng: random.Random) -> str | None:
+    """Ask about the content words of `sentence`, in a frame that fits any; None if it has fewer than three."""
+    words = content_words(sentence)
+    if len(words) < 3:
+        return None
+    count = min(len(words), rng.randint(3, 6))
+    start = rng.randint(0, len(words) - count) if rng.random() < 0.5 else 0
+    picked = words[start : start + count] if rng.random() < 0.5 else rng.sample(words, count)
+    frames = ("What about {k}?", "What does the manual say about {k}?", "What should I know about {k}?", "How does {k} work?", "Which {k}?",
+              "What is {k}?", "When {k}?", "Where {k}?", "Is {k}?", "Can I {k}?", "How do I {k}?", "Why {k}?", "Tell me about {k}.", "What {k}?",
+              "Does {k}?", "{k}?", "What happens with {k}?", "How much {k}?", "How many {k}?", "How long {k}?")  # fmt: skip
+    return rng.choice(frames).format(k=" ".join(picked))
+
+
+def vary(question: str, rng: random.Random, strength: float = 0.3) -> str:
+    """Reword lightly: a synonym here, a dropped article there, now and then all lower case or no question mark."""
+    words: list[str] = []
+    for word in question.split(" "):
+        plain = word.strip("?.,").lower()
+        if plain in _SYNONYMS and rng.random() < strength:
+            words.append(word.lower().replace(plain, rng.choice(_SYNONYMS[plain])))
+        elif plain in {"the", "a", "an"} and rng.random() < strength / 3:
+            continue
+        else:
+            words.append(word)
+    text = " ".join(words)
+    if rng.random() < strength / 5:
+        text = text.lower()
+    return text.rstrip("?") if rng.random() < strength / 8 else text
+
+
+def goal_of_heading(heading: str) -> str | None:
+    """Return the verb phrase of a heading that names a task ("Deleting a queue", "How to log in"), or None."""
+    text = heading.strip(" .:").replace("`", "")
+    how = re.match(r"(?:How (?:to|do I)|To)\s+(.+)", text, re.IGNORECASE)
+    if how:
+        return lower_first(how[1])
+    first, _, rest = text.partition(" ")
+    if not rest:
+        return None
+    if first.endswith("ing") and first[0].isupper() and len(first) > 5:
+        return f"{base_form(first.lower())} {rest}"
+    return f"{first.lower()} {rest}" if _IMPERATIVE.match(text) else None

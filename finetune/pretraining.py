@@ -1,0 +1,461 @@
+"""Continual causal pretraining: bf16 weights with fp32 masters, AdamW, re-warmed and re-decayed learning rate.
+
+A batch is a pure function of the step (`Batches`), so a run that was killed goes on from its last checkpoint with
+exactly the batches it would have seen. The loop is plain torch: measured on 2 cores, bf16 weights with fp32 masters
+train about 1.7 times as many tokens a second as fp32, and the Trainer has no such mode. The schedule is that of
+Ibrahim et al. (2024), arXiv 2403.08763.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from finetune.errors import FinetuneError
+from finetune.packing import IGNORED, PackedBatch, block_causal_mask
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How to train; every field can stand in a recipe's TOML.
+
+    steps: optimiser steps · rows, row_length: a step's batch in rows and tokens · learning_rate: at its peak ·
+    warmup_steps: linear rise · final_share: of the peak, where the cosine ends · clip: largest gradient norm ·
+    max_seconds: stop early and decay to the end in time (0: no limit) · threads: of torch (0: torch's own choice) ·
+    guide_weight: of the attention guide's loss · seed: of everything random.
+    """
+
+    steps: int = 1000
+    rows: int = 8
+    row_length: int = 256
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    final_share: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    max_seconds: float = 0.0
+    threads: int = 0
+    guide_weight: float = 0.0
+    evaluate_every: int = 200
+    checkpoint_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} must be at least 1"
+            for name in ("steps", "rows", "row_length", "evaluate_every", "checkpoint_every")
+            if getattr(self, name) < 1
+        ]
+        wrong += [f"{name} must not be negative" for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay")
+                  if getattr(self, name) < 0]  # fmt: skip
+        if self.learning_rate <= 0 or self.clip <= 0:
+            wrong.append("learning_rate and clip must be above 0")
+        if not 0 <= self.final_share <= 1:
+            wrong.append("final_share must lie between 0 and 1")
+        if wrong:
+            raise FinetuneError("pretraining recipe: " + "; ".join(wrong))
+
+
+def load_recipe(path: Path, table: str) -> PretrainingConfig:
+    """Read the table `table` of a TOML recipe. Raises FinetuneError for a missing table or unknown keys, all at once."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FinetuneError(f"{path}: {error}") from error
+    if not isinstance(content.get(table), dict):
+        raise FinetuneError(f"{path} has no table [{table}]; it has {sorted(content)}")
+    known = {each.name for each in fields(PretrainingConfig)}
+    unknown = sorted(set(content[table]) - known)
+    if unknown:
+        raise FinetuneError(f"{path} [{table}]: unknown keys {unknown}; known are {sorted(known)}")
+    return PretrainingConfig(**content[table])
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A packed batch with the loss weight of each label, (b, t) float, and where each token's attention should go.
+
+    guides: (b, t) int64, the column that the guided heads of a token should attend to; -1 for none.
+    """
+
+    packed: PackedBatch
+    weights: torch.Tensor
+    guides: torch.Tensor | None = None
+
+
+class Batches(Protocol):
+    """A source of batches: the same step gives the same batch, in any process."""
+
+    def __call__(self, step: int) -> TrainingBatch:
+        """Return the batch of a step, counted from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step reports: number from 1, of how many, loss (nats per token), seconds and tokens so far, evaluation."""
+
+    step: int
+    total: int
+    loss: float
+    seconds: float
+    tokens: int
+    evaluation: dict[str, float] | None
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps besides weights."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PretrainingResult:
+    """The course of a run: steps and tokens done, seconds, losses (step, nats per token), evaluations."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    losses: tuple[tuple[int, float], ...]
+    evaluations: tuple[dict[str, float], ...]
+
+
+def learning_rate(config: PretrainingConfig, step: int, share: float) -> float:
+    """Return the rate at `step` (from 0) when `share` of the run is done: linear warm-up, then cosine."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return config.learning_rate * warm * (config.final_share + (1 - config.final_share) * cosine)
+
+
+class MasterWeights:
+    """AdamW on fp32 copies of a model's weights, which may themselves be bf16."""
+
+    def __init__(self, model: PreTrainedModel, config: PretrainingConfig) -> None:
+        import torch
+
+        self._clip = config.clip
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.masters = [weight.detach().float().clone() for weight in self.weights]
+        for master in self.masters:
+            master.grad = torch.zeros_like(master)
+        groups = [
+            {"params": [m for m in self.masters if m.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [m for m in self.masters if m.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+    def step(self, rate: float) -> None:
+        """Take one step with the weights' gradients, which are cleared. Raises FinetuneError if they are not finite."""
+        import torch
+
+        for weight, master in zip(self.weights, self.masters, strict=True):
+            if weight.grad is None:
+                master.grad.zero_()  # type: ignore[union-attr]
+            else:
+                master.grad.copy_(weight.grad)  # type: ignore[union-attr]
+            weight.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, self._clip)
+        if not torch.isfinite(norm):
+            raise FinetuneError("the loss is no longer finite: lower learning_rate and resume from the last checkpoint")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.write_back()
+
+    def write_back(self) -> None:
+        """Copy the masters into the model's weights."""
+        import torch
+
+        with torch.no_grad():
+            for weight, master in zip(self.weights, self.masters, strict=True):
+                weight.copy_(master)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"masters": self.masters, "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's state."""
+        for master, saved in zip(self.masters, state["masters"], strict=True):
+            master.data.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.write_back()
+
+
+def batch_loss(
+    model: PreTrainedModel, batch: TrainingBatch, *, guided: Sequence[tuple[int, int]] = (), guide_weight: float = 0.0
+) -> torch.Tensor:
+    """Return the weighted mean cross entropy (nats) of a batch, plus the attention guide's loss where there is one.
+
+    The output layer runs only where a label carries weight. Guides need a model loaded with eager attention;
+    `guided` lists (layer, head).
+    """
+    import torch
+    from torch.nn import functional
+
+    packed = batch.packed
+    wants_guide = batch.guides is not None and guide_weight > 0 and bool(guided)
+    output = model.base_model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        attention_mask=packed.attention_mask(model.dtype),
+        output_attentions=wants_guide,
+        use_cache=False,
+    )
+    labels, weights = packed.labels[:, 1:], batch.weights[:, 1:]
+    counted = (labels != IGNORED) & (weights > 0)
+    logits = model.get_output_embeddings()(output.last_hidden_state[:, :-1][counted]).float()
+    losses = functional.cross_entropy(logits, labels[counted], reduction="none")
+    loss = (losses * weights[counted]).sum() / weights[counted].sum()
+    if wants_guide and batch.guides is not None:
+        loss = loss + guide_weight * guide_loss(output.attentions, batch.guides, guided)
+    return torch.as_tensor(loss)
+
+
+def guide_loss(
+    attentions: Sequence[torch.Tensor], guides: torch.Tensor, guided: Sequence[tuple[int, int]]
+) -> torch.Tensor:
+    """Return the mean negative log of the attention that guided heads give to the guides' columns.
+
+    attentions: one (b, heads, t, t) per layer; guides: (b, t) columns, -1 for none. It teaches copying directly: the
+    head that must fetch the next token from the sources is told where that token stands.
+    """
+    import torch
+
+    rows, places = torch.nonzero(guides >= 0, as_tuple=True)
+    if rows.numel() == 0:
+        return torch.zeros(())
+    columns = guides[rows, places]
+    given = torch.stack([attentions[layer][rows, head, places, columns] for layer, head in guided])
+    return -given.float().clamp_min(1e-4).log().mean()
+
+
+def pretrain(
+    model: PreTrainedModel,
+    batches: Batches,
+    config: PretrainingConfig,
+    folder: Path,
+    *,
+    evaluate: Callable[[PreTrainedModel], dict[str, float]] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    guided: Sequence[tuple[int, int]] = (),
+    resume: bool = True,
+) -> PretrainingResult:
+    """Train `model` in place, leaving checkpoints in `folder`; a killed run goes on from the last one if `resume`.
+
+    The checkpoint is written whole or not at all. Raises FinetuneError if the loss is no longer finite.
+    """
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer, progress = MasterWeights(model, config), _Progress()
+    if resume and (folder / "checkpoint.pt").is_file():
+        progress = _restore(folder / "checkpoint.pt", optimizer)
+    started = time.monotonic() - progress.seconds
+    model.train()
+    while progress.step < config.steps and not _out_of_time(config, progress):
+        batch = batches(progress.step)
+        loss = batch_loss(model, batch, guided=guided, guide_weight=config.guide_weight)
+        torch.autograd.backward(loss)
+        optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
+        progress.step += 1
+        progress.tokens += int((batch.packed.segments > 0).sum())
+        progress.seconds = time.monotonic() - started
+        progress.losses.append((progress.step, float(loss.detach())))
+        evaluation = _evaluation(model, progress, config, evaluate)
+        if on_step is not None:
+            on_step(
+                Step(progress.step, config.steps, progress.losses[-1][1], progress.seconds, progress.tokens, evaluation)
+            )
+        if progress.step % config.checkpoint_every == 0:
+            _save(folder / "checkpoint.pt", optimizer, progress)
+    _save(folder / "checkpoint.pt", optimizer, progress)
+    model.eval()
+    return PretrainingResult(
+        progress.step, progress.tokens, progress.seconds, tuple(progress.losses), tuple(progress.evaluations)
+    )
+
+
+def _share(config: PretrainingConfig, progress: _Progress) -> float:
+    """Return how much of the run is done, by steps or by time, whichever is further."""
+    by_steps = progress.step / config.steps
+    return max(by_steps, progress.seconds / config.max_seconds) if config.max_seconds else by_steps
+
+
+def _out_of_time(config: PretrainingConfig, progress: _Progress) -> bool:
+    return bool(config.max_seconds) and progress.seconds >= config.max_seconds
+
+
+def _evaluation(
+    model: PreTrainedModel,
+    progress: _Progress,
+    config: PretrainingConfig,
+    evaluate: Callable[[PreTrainedModel], dict[str, float]] | None,
+) -> dict[str, float] | None:
+    """Evaluate at every `evaluate_every`-th step and at the last one."""
+    if evaluate is None or (progress.step % config.evaluate_every and progress.step != config.steps):
+        return None
+    model.eval()
+    figures = evaluate(model)
+    model.train()
+    progress.evaluations.append({"step": progress.step, "tokens": progress.tokens, **figures})
+    return figures
+
+
+def _save(path: Path, optimizer: MasterWeights, progress: _Progress) -> None:
+    """Write a checkpoint of this run, for its own resumption only, by way of a temporary file."""
+    import torch
+
+    temporary = path.with_suffix(".partial")
+    torch.save({**optimizer.state(), "progress": asdict(progress)}, temporary)
+    os.replace(temporary, path)
+
+
+def _restore(path: Path, optimizer: MasterWeights) -> _Progress:
+    """Read this run's own checkpoint: tensors and plain values only, no code."""
+    import torch
+
+    try:
+        state = torch.load(path, weights_only=True)
+        optimizer.restore(state)
+        return _Progress(**state["progress"])
+    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as error:
+        raise FinetuneError(f"{path} is no checkpoint of this run ({error}); delete it to start again") from error
+
+
+class TextRows:
+    """Plain text as training rows: documents end to end, cut into rows, each with its own block mask.
+
+    Token ids lie in a file of 16-bit integers, written once per tokenizer and text and read by memory mapping; rows are
+    drawn in an order that the seed fixes, every row once before any comes again.
+    """
+
+    def __init__(self, path: Path, config: PretrainingConfig, end_token: int) -> None:
+        import numpy as np
+
+        self._tokens = np.memmap(path, dtype=np.uint16, mode="r")
+        self._config, self._end = config, end_token
+        self.rows = len(self._tokens) // config.row_length
+        if self.rows == 0:
+            raise FinetuneError(f"{path} holds {len(self._tokens)} tokens, less than one row of {config.row_length}")
+
+    def row(self, number: int) -> torch.Tensor:
+        """Return the token ids (row_length,) of the number-th row in shuffled order, starting again at the end."""
+        import numpy as np
+        import torch
+
+        epoch, place = divmod(number, self.rows)
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.rows)
+        start = int(order[place]) * self._config.row_length
+        return torch.from_numpy(self._tokens[start : start + self._config.row_length].astype(np.int64))
+
+    def __call__(self, step: int) -> TrainingBatch:
+        """Return the step's batch: every token is predicted, but none across documents."""
+        import torch
+
+        first = step * self._config.rows
+        ids = torch.stack([self.row(first + number) for number in range(self._config.rows)])
+        return text_batch(ids, self._end)
+
+
+def text_batch(ids: torch.Tensor, end_token: int) -> TrainingBatch:
+    """Return rows (b, t) of documents end to end as a batch; a document ends with `end_token`, positions restart."""
+    import torch
+
+    ended = torch.nn.functional.pad((ids == end_token)[:, :-1], (1, 0)).long()
+    segments = ended.cumsum(dim=1) + 1
+    columns = torch.arange(ids.shape[1]).expand_as(ids)
+    starts = torch.where(ended.bool(), columns, torch.zeros_like(columns)).cummax(dim=1).values
+    labels = ids.masked_fill(columns == starts, IGNORED)
+    packed = PackedBatch(input_ids=ids, position_ids=columns - starts, labels=labels, segments=segments)
+    return TrainingBatch(packed, weights=torch.ones(ids.shape))
+
+
+def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path) -> int:
+    """Write the token ids of `texts`, each ended by the end token, as 16-bit integers; return how many."""
+    import numpy as np
+
+    if len(tokenizer) > np.iinfo(np.uint16).max:
+        raise FinetuneError(f"token files hold 16-bit ids, and this tokenizer has {len(tokenizer)} tokens")
+    count = 0
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        for batch in _batched(texts, 256):
+            encoded = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = np.array([token for text in encoded for token in [*text, tokenizer.eos_token_id]], dtype=np.uint16)
+            file.write(ids.tobytes())
+            count += len(ids)
+    os.replace(temporary, path)
+    return count
+
+
+def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def bits_per_character(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, row_length: int = 256
+) -> float:
+    """Return the mean bits that `model` needs per character of `texts`, each cut to rows of `row_length` tokens.
+
+    The first token of each row is not predicted, so its characters are not counted either.
+    """
+    import torch
+
+    nats, characters = 0.0, 0
+    rows = [row for text in texts for row in _rows_of(tokenizer, text, row_length)]
+    for start in range(0, len(rows), 8):
+        group = rows[start : start + 8]
+        width = max(len(row) for row in group)
+        ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in group])
+        lengths = torch.tensor([len(row) for row in group])
+        segments = (torch.arange(width)[None] < lengths[:, None]).long()
+        mask = block_causal_mask(segments, model.dtype)
+        with torch.no_grad():
+            hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            logits = model.get_output_embeddings()(hidden[:, :-1]).float()
+        labels = ids[:, 1:].masked_fill(segments[:, 1:] == 0, IGNORED)
+        nats += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
+        characters += sum(len(tokenizer.decode(row[1:])) for row in group)
+    if characters == 0:
+        raise FinetuneError("bits per character needs a text of at least two tokens")
+    return nats / math.log(2) / characters
+
+
+def _rows_of(tokenizer: PreTrainedTokenizerBase, text: str, row_length: int) -> Iterator[list[int]]:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    for start in range(0, len(ids), row_length):
+        if len(ids) - start > 1:
+            yield ids[start : start + row_length]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
