@@ -1,0 +1,80 @@
+"""What an arm costs: per question, to set up, per correct answer, and where one arm becomes cheaper than another.
+
+Money is what an endpoint charges, or seconds times the machine's price; all in the experiment's currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from comparison_app.experiment import ArmSpec
+from comparison_app.predictions import Prediction
+
+
+@dataclass(frozen=True)
+class SetupTimes:
+    """Measured seconds before an arm can answer, and to take in the run's new documents. None: not measured.
+
+    `update_documents` is the number of documents that `update_seconds` took in.
+    """
+
+    training_seconds: float | None = None
+    indexing_seconds: float | None = None
+    update_seconds: float | None = None
+    update_documents: int | None = None
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """An arm's costs. `per_correct` is money per right answer (Erol et al. 2025, "Cost-of-Pass"); None if none is."""
+
+    per_question: float
+    total: float
+    setup: float
+    per_correct: float | None
+    currency: str
+
+
+def question_cost(prediction: Prediction, spec: ArmSpec, machine_price: float) -> float:
+    """Return what one answer cost: as the arm says, or tokens at the endpoint's price, or seconds at `machine_price`.
+
+    `machine_price` is money per hour.
+    """
+    if prediction.cost is not None:
+        return prediction.cost
+    if spec.input_price is not None or spec.output_price is not None:
+        read = (prediction.prompt_tokens or 0) * (spec.input_price or 0.0)
+        written = (prediction.completion_tokens or 0) * (spec.output_price or 0.0)
+        return (read + written) / 1e6
+    return prediction.seconds * machine_price / 3600
+
+
+def arm_cost(
+    predictions: Sequence[Prediction],
+    spec: ArmSpec,
+    correct: float,
+    setup: SetupTimes,
+    *,
+    machine_price: float,
+    currency: str,
+) -> ArmCost:
+    """Add up an arm's costs; `correct` is the sum of its scores, so a half-right answer counts half."""
+    total = sum(question_cost(prediction, spec, machine_price) for prediction in predictions)
+    ready = (setup.training_seconds or 0.0) + (setup.indexing_seconds or 0.0)
+    return ArmCost(
+        per_question=total / len(predictions) if predictions else 0.0,
+        total=total,
+        setup=ready * machine_price / 3600,
+        per_correct=total / correct if correct > 0 else None,
+        currency=currency,
+    )
+
+
+def break_even(one: ArmCost, other: ArmCost) -> int | None:
+    """Return the number of questions from which `one` is the cheaper in all, set-up included; None if it never is."""
+    gap = other.setup - one.setup
+    if one.per_question >= other.per_question:
+        return 0 if gap > 0 and one.per_question == other.per_question else None
+    return max(0, ceil(-gap / (other.per_question - one.per_question)))

@@ -1,0 +1,1 @@
+"""One cited pure function for each measure."""

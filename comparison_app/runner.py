@@ -1,0 +1,283 @@
+"""Puts the questions to the arms and keeps every answer, whatever happens meanwhile.
+
+A run is a folder: `experiment.toml` (copied), `run.json` (what it was made with), `questions.jsonl` (what was asked),
+`predictions.jsonl` (appended and synced batch by batch), then `summary.json` and the report. A killed run is continued
+by `open_run(..., resume=True)` and `Run.ask` again: what is answered is not asked a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from comparison_app.errors import RunError
+from comparison_app.experiment import Experiment, load_experiment
+from comparison_app.predictions import AnswerSystem, Prediction, read_predictions, to_line
+from data_prep.atomic import write_text
+from data_prep.questions import Question, read_questions, write_questions
+
+GIVE_UP_AFTER = 3
+"""Batches in a row in which an arm answers nothing; its other questions are then failed without being asked."""
+_PACKAGES = ("haystack-ai", "numpy", "peft", "sentence-transformers", "torch", "transformers", "trl", "faiss-cpu")
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far `Run.ask` is: answers `done` of `total` over all arms, the arm at work, and seconds still to go."""
+
+    arm: str
+    done: int
+    total: int
+    seconds: float
+    seconds_left: float | None
+
+
+@dataclass
+class Run:
+    """An open run folder; used by one process at a time."""
+
+    folder: Path
+    experiment: Experiment
+    _done: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.folder.name
+
+    @property
+    def predictions_path(self) -> Path:
+        """Where the answers are."""
+        return self.folder / "predictions.jsonl"
+
+    def predictions(self) -> list[Prediction]:
+        """Read all answers so far."""
+        return read_predictions(self.predictions_path) if self.predictions_path.exists() else []
+
+    def questions(self) -> list[Question]:
+        """Read the questions that the run asks."""
+        return read_questions(self.folder / "questions.jsonl")
+
+    def open_questions(self, arm: str, questions: Sequence[Question]) -> list[Question]:
+        """Return those of `questions` that `arm` was not yet asked."""
+        return [question for question in questions if question.id not in self._done[arm]]
+
+    def ask(
+        self,
+        systems: Sequence[AnswerSystem],
+        questions: Sequence[Question],
+        progress: Callable[[RunProgress], None] | None = None,
+    ) -> None:
+        """Ask every system those of `questions` it has not answered, and append the predictions batch by batch.
+
+        A system that raises gets predictions with `error` for the questions it left, and the others go on. Ctrl-C
+        keeps all that was answered. Raises `RunError` when the file cannot be written.
+        """
+        clock = _Clock({system.name: len(self.open_questions(system.name, questions)) for system in systems})
+        with _locked(self.folder):
+            for system in systems:
+                left = self.open_questions(system.name, questions)
+                for made in self._ask_one(system, left):
+                    clock.count(system.name, made)
+                    if progress is not None:
+                        progress(clock.now(system.name))
+
+    def _ask_one(self, system: AnswerSystem, questions: Sequence[Question]) -> Iterator[int]:
+        """Ask one system in batches; yields how many predictions each batch added."""
+        size = self.experiment.batch_size
+        silent, last_error = 0, ""
+        for start in range(0, len(questions), size):
+            batch = questions[start : start + size]
+            if silent >= GIVE_UP_AFTER:
+                made = [_failed(question, system.name, f"not asked: {last_error}") for question in batch]
+            else:
+                made = self._collect(system, batch)
+                failures = [prediction.error for prediction in made if prediction.error]
+                silent = silent + 1 if len(failures) == len(batch) else 0
+                last_error = failures[-1] if failures else last_error
+            self._append(made)
+            yield len(made)
+
+    def _collect(self, system: AnswerSystem, batch: Sequence[Question]) -> list[Prediction]:
+        """Return one prediction per question of `batch`, in its order; what came before Ctrl-C is kept."""
+        found: dict[str, Prediction] = {}
+        wanted = {question.id for question in batch}
+        error = "the arm gave no answer to this question"
+        try:
+            for prediction in system.answer(batch):
+                if prediction.question_id in wanted and prediction.question_id not in found:
+                    found[prediction.question_id] = replace(prediction, arm=system.name)
+        except KeyboardInterrupt:
+            self._append(list(found.values()))
+            raise
+        except Exception as raised:  # an arm is others' code: whatever it raises is its failure, not the run's
+            error = f"{type(raised).__name__}: {raised}"
+        return [found.get(question.id) or _failed(question, system.name, error) for question in batch]
+
+    def _append(self, predictions: Sequence[Prediction]) -> None:
+        """Append `predictions` and bring them to the disk."""
+        try:
+            with self.predictions_path.open("ab") as file:
+                file.write("".join(map(to_line, predictions)).encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{self.predictions_path}: cannot be written ({error.strerror}); what was answered before is kept, "
+                "continue with --resume"
+            ) from error
+        for prediction in predictions:
+            self._done[prediction.arm].add(prediction.question_id)
+
+
+class _Clock:
+    """Time left from the speed of each arm; an arm that has not begun is taken to be as fast as the others."""
+
+    def __init__(self, left: Mapping[str, int]) -> None:
+        self.left = dict(left)
+        self.total = sum(left.values())
+        self.spent: dict[str, float] = defaultdict(float)
+        self.asked: dict[str, int] = defaultdict(int)
+        self.last = self.started = time.monotonic()
+
+    def count(self, arm: str, made: int) -> None:
+        """Note that `arm` answered `made` questions since the last call."""
+        now = time.monotonic()
+        self.spent[arm] += now - self.last
+        self.asked[arm] += made
+        self.left[arm] -= made
+        self.last = now
+
+    def now(self, arm: str) -> RunProgress:
+        """Say how far the run is."""
+        done = sum(self.asked.values())
+        typical = sum(self.spent.values()) / max(1, done)
+        rates = {name: self.spent[name] / self.asked[name] if self.asked[name] else typical for name in self.left}
+        ahead = sum(rates[name] * count for name, count in self.left.items())
+        return RunProgress(arm, done, self.total, self.last - self.started, ahead)
+
+
+def open_run(
+    folder: Path,
+    experiment_path: Path,
+    questions: Sequence[Question],
+    *,
+    resume: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Run:
+    """Start the run `folder`, or continue it with `resume`.
+
+    `questions` are all the run will ask, new-document ones too. `provenance` is stored in `run.json` beside versions
+    and machine: the corpus's fingerprint, the arms' weights and whatever else a reader must know. Raises `RunError` if
+    a run is there and `resume` is not asked for, or if it was made from another experiment or other questions.
+    """
+    experiment = load_experiment(experiment_path)
+    started = (folder / "run.json").exists()
+    if started and not resume:
+        raise RunError(f"{folder}: a run is there already; continue it with --resume, or choose another name")
+    run = Run(folder, experiment)
+    if started:
+        _check_same(folder, experiment, questions)
+        _drop_torn_line(run.predictions_path)
+    else:
+        write_text(folder / "experiment.toml", experiment_path.read_text(encoding="utf-8"))
+        write_questions(folder / "questions.jsonl", questions)
+        record = {"started": _now(), **environment(), **(provenance or {})}
+        write_text(folder / "run.json", json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n")
+    for prediction in run.predictions():
+        run._done[prediction.arm].add(prediction.question_id)
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run to read it; raises `RunError` if `folder` holds none."""
+    if not (folder / "experiment.toml").is_file() or not (folder / "questions.jsonl").is_file():
+        raise RunError(f"{folder}: holds no run; a run has experiment.toml, questions.jsonl and predictions.jsonl")
+    return Run(folder, load_experiment(folder / "experiment.toml"))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what `run.json` says of a run; an empty mapping if it has none."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it to do without it") from error
+    return dict(record)
+
+
+def environment() -> dict[str, Any]:
+    """Return the machine and the versions that a run was made with; loads none of the packages."""
+    from importlib import metadata
+
+    versions = {}
+    for package in ("rag-vs-finetune", *_PACKAGES):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _check_same(folder: Path, experiment: Experiment, questions: Sequence[Question]) -> None:
+    """Refuse to continue a run with another experiment or other questions."""
+    if load_experiment(folder / "experiment.toml") != experiment:
+        raise RunError(f"{folder}: was made from another experiment; choose another run name")
+    asked = {question.id: question for question in read_questions(folder / "questions.jsonl")}
+    if asked != {question.id: question for question in questions}:
+        raise RunError(f"{folder}: was made from other questions (did the corpus change?); choose another run name")
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a kill left without its end."""
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as file:
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                file.truncate(whole)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror}); make it writable") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing the same run (advisory lock; none where the system has no flock)."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover
+        yield
+        return
+    try:
+        file = (folder / ".lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); check the folder's rights") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{folder}: another process is working on this run; wait for it to end") from error
+        yield
+
+
+def _failed(question: Question, arm: str, error: str) -> Prediction:
+    """Return the prediction that stands for a failure."""
+    return Prediction(question_id=question.id, arm=arm, error=error or "failed without a message")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

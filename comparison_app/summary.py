@@ -1,0 +1,150 @@
+"""`summary.json`: a run's figures in the shape that DESIGN section 5 fixes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comparison_app.costs import SetupTimes, arm_cost
+from comparison_app.errors import RunError
+from comparison_app.evaluation import Evaluation, Pair
+from comparison_app.experiment import OVERALL
+from comparison_app.predictions import Prediction
+from comparison_app.statistics import Estimate
+from comparison_app.verdict import verdict
+from data_prep.atomic import write_text
+
+
+def summarise(
+    run: str,
+    evaluation: Evaluation,
+    environment: Mapping[str, Any] | None = None,
+    setup: Mapping[str, SetupTimes] | None = None,
+) -> dict[str, Any]:
+    """Return the summary of run `run`.
+
+    `environment` is what `run.json` holds; its "models" (base model -> {"parameters", "fingerprint"}) tells the
+    verdict how large they are. `setup`: arm -> measured times of training and indexing.
+    """
+    around = dict(environment or {})
+    if evaluation.notes:
+        around["notes"] = list(evaluation.notes)
+    return {
+        "run": run,
+        "experiment": evaluation.experiment.name,
+        "questions": len(evaluation.questions),
+        "arms": {arm: _arm(evaluation, arm, (setup or {}).get(arm, SetupTimes())) for arm in evaluation.arms},
+        "primary_metric": evaluation.experiment.primary_metric,
+        "pairs": [pair_row(pair) for pair in evaluation.pairs],
+        "verdict": verdict(evaluation, around.get("models")),
+        "environment": around,
+    }
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write a summary, whole or not at all."""
+    write_text(path, json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a summary; raises `RunError` that names the file and the mend."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); finish the run with --resume") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON ({error}); write it again with `versus report`") from error
+    if not isinstance(summary, dict) or "arms" not in summary:
+        raise RunError(f"{path}: not a summary; write it again with `versus report`")
+    return summary
+
+
+def pair_row(pair: Pair) -> dict[str, Any]:
+    """Return one entry of "pairs"; `adjusted_p` is null for what the experiment did not declare."""
+    found = pair.found
+    return {
+        "a": pair.comparison.a,
+        "b": pair.comparison.b,
+        "metric": pair.comparison.metric,
+        "slice": pair.comparison.slice,
+        "n": found.n,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "test": found.test,
+        "p_value": found.p_value,
+        "adjusted_p": pair.adjusted_p,
+        "decisive": pair.decisive,
+        "detectable": found.detectable,
+    }
+
+
+def latency(predictions: Sequence[Prediction]) -> dict[str, float | None]:
+    """Return p50 and p95 of the seconds per answer, and the median to the first token where it was measured."""
+    seconds = [prediction.seconds for prediction in predictions if prediction.error is None]
+    first = [p.seconds_to_first_token for p in predictions if p.seconds_to_first_token is not None]
+    result: dict[str, float | None] = {
+        "p50": float(np.quantile(seconds, 0.5)) if seconds else None,
+        "p95": float(np.quantile(seconds, 0.95)) if seconds else None,
+    }
+    if first:
+        result["first_token_p50"] = float(np.median(first))
+    return result
+
+
+def _arm(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
+    """Return one arm's part of the summary."""
+    spec = evaluation.experiment.arm(arm)
+    predictions = evaluation.predictions[arm]
+    return {
+        "model": spec.model,
+        "generator": spec.generator,
+        "overall": _measures(evaluation, arm, OVERALL),
+        "slices": {name: _measures(evaluation, arm, name) for name in evaluation.slices},
+        "latency": latency(predictions),
+        "tokens": {
+            "prompt": sum(prediction.prompt_tokens or 0 for prediction in predictions),
+            "completion": sum(prediction.completion_tokens or 0 for prediction in predictions),
+        },
+        "cost": _cost(evaluation, arm, setup),
+        "errors": sum(prediction.error is not None for prediction in predictions),
+    }
+
+
+def _measures(evaluation: Evaluation, arm: str, place: str) -> dict[str, Any]:
+    """Return M: metric -> mean, low, high, n; a metric that does not apply is absent."""
+    found: dict[str, Any] = {}
+    for metric in evaluation.metrics:
+        estimate: Estimate | None = evaluation.estimates.get((metric, place), {}).get(arm)
+        if estimate is not None:
+            found[metric] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+    return found
+
+
+def _cost(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
+    """Return what an arm costs, and the measured times behind it."""
+    experiment = evaluation.experiment
+    credit = float(np.nansum(evaluation.credit[:, evaluation.arms.index(arm)]))
+    cost = arm_cost(
+        evaluation.predictions[arm],
+        experiment.arm(arm),
+        credit,
+        setup,
+        machine_price=experiment.machine_price,
+        currency=experiment.currency,
+    )
+    return {
+        "per_question": cost.per_question,
+        "total": cost.total,
+        "setup": cost.setup,
+        "per_correct": cost.per_correct,
+        "currency": cost.currency,
+        "training_seconds": setup.training_seconds,
+        "indexing_seconds": setup.indexing_seconds,
+        "update_seconds": setup.update_seconds,
+        "update_documents": setup.update_documents,
+    }

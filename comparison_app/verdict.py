@@ -1,0 +1,244 @@
+"""The verdict: one paragraph written from the numbers by rule, that claims no more than they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from comparison_app.evaluation import Evaluation, Pair, cluster_of
+from comparison_app.experiment import OVERALL, ArmSpec
+from comparison_app.metrics.abstention import count_refusals
+from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.statistics import ALPHA, FEWEST_CLUSTERS, PairedDifference, paired_differences
+
+SLICE_WORDS = {
+    OVERALL: "all questions together",
+    "trained": "trained questions",
+    "paraphrase": "reworded trained facts",
+    "trained-page": "untrained facts of trained pages",
+    "unseen-page": "unseen pages",
+    "new-document": "documents added after training",
+    "unanswerable": "questions that the documents do not answer",
+}
+METRIC_WORDS = {
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "semantic_similarity": "semantic similarity",
+    "numbers": "right numbers",
+    "supported": "supported by sources",
+    "citation_precision": "citation precision",
+    "citation_recall": "citation recall",
+    "abstention_accuracy": "right choice to answer or decline",
+    "recall@1": "recall@1",
+    "recall@5": "recall@5",
+    "recall@10": "recall@10",
+    "mrr@10": "MRR@10",
+    "ndcg@10": "nDCG@10",
+}
+_KNOWN_SIZES = {"pocket": 14_000_000}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An arm's worth in the user's mix of questions, and how it stands to the best arm."""
+
+    arm: str
+    mean: float
+    behind: PairedDifference | None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the best arm is really better: p under 0.05 and 0 outside the interval."""
+        return self.behind is not None and self.behind.p_value < ALPHA and self.behind.excludes_zero
+
+
+def standings(evaluation: Evaluation) -> list[Standing]:
+    """Return the arms by their weighted mean credit, best first; each but the best with its gap to the best."""
+    rows = np.flatnonzero(~np.isnan(evaluation.credit).any(axis=1))
+    credit, weights = evaluation.credit[rows], evaluation.weights[rows]
+    means = (credit * weights[:, None]).sum(axis=0) / weights.sum()
+    order = sorted(range(len(means)), key=lambda arm: -means[arm])
+    clusters = [cluster_of(evaluation.questions[row]) for row in rows]
+    best = np.repeat(credit[:, [order[0]]], len(order), axis=1)
+    gaps = paired_differences(best, credit, clusters, weights=weights, seed=evaluation.experiment.seed)
+    names = evaluation.arms
+    return [Standing(names[arm], float(means[arm]), None if arm == order[0] else gaps[arm]) for arm in order]
+
+
+def verdict(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Write the verdict. `models`: base model -> what is known of it, "parameters" if its size is."""
+    sentences = [
+        _opening(evaluation),
+        *_comparisons(evaluation),
+        *_failures(evaluation),
+        *_refusals(evaluation),
+        *_caveats(evaluation, models or {}),
+        _recommendation(evaluation),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def points(share: float) -> str:
+    """Write a share of 1 as whole points of 100, without sign."""
+    return f"{abs(round(100 * share))}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Join words as a sentence does: "a", "a and b", "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def base_models(evaluation: Evaluation) -> list[str]:
+    """Return the base models of the run, each once."""
+    return list(dict.fromkeys(arm.model for arm in evaluation.experiment.arms if arm.model))
+
+
+def _opening(evaluation: Evaluation) -> str:
+    experiment = evaluation.experiment
+    models = base_models(evaluation)
+    base = f" with the base model {listed(models)}" if models else ""
+    metric = METRIC_WORDS[experiment.primary_metric]
+    return (
+        f"{_plural(len(evaluation.arms), 'arm')} answered {_plural(len(evaluation.questions), 'question')} on "
+        f"{experiment.corpus}{base}; points are hundredths of {metric}."
+    )
+
+
+def _comparisons(evaluation: Evaluation) -> list[str]:
+    """One sentence per declared pair of arms: what is decisive first, then what is not."""
+    declared = sorted(evaluation.declared(), key=lambda pair: _place(evaluation, pair))
+    groups = groupby(declared, key=lambda pair: (pair.comparison.a, pair.comparison.b))
+    return [_one_pair(a, b, list(pairs)) for (a, b), pairs in groups]
+
+
+def _place(evaluation: Evaluation, pair: Pair) -> int:
+    """Return where the pair of arms is first declared, so that its slices stay together."""
+    both = (pair.comparison.a, pair.comparison.b)
+    return next(i for i, other in enumerate(evaluation.experiment.comparisons) if (other.a, other.b) == both)
+
+
+def _one_pair(a: str, b: str, pairs: Sequence[Pair]) -> str:
+    parts = []
+    better = [_gap(pair) for pair in pairs if pair.decisive and pair.found.difference > 0]
+    worse = [_gap(pair) for pair in pairs if pair.decisive and pair.found.difference < 0]
+    if better:
+        parts.append(f"{a} beats {b} by {listed(better)}")
+    if worse:
+        parts.append(f"{b} beats {a} by {listed(worse)}" if not better else f"loses by {listed(worse)}")
+    open_ = [pair for pair in pairs if not pair.decisive]
+    if open_:
+        lead = "no decisive difference was found" if parts else f"Between {a} and {b} no decisive difference was found"
+        parts.append(f"{lead} on {listed([_unseen(pair) for pair in open_])}")
+    return "; ".join(parts) + "."
+
+
+def _gap(pair: Pair) -> str:
+    """Write one decisive difference: "31 points (24 to 38) on 150 questions about unseen pages"."""
+    found, sign = pair.found, 1 if pair.found.difference > 0 else -1
+    ends = sorted(round(100 * sign * bound) for bound in (found.low or 0.0, found.high or 0.0))
+    metric = f" of {METRIC_WORDS[ABSTENTION]}" if pair.comparison.metric == ABSTENTION else ""
+    return f"{points(found.difference)} points{metric} ({ends[0]} to {ends[1]}) on {_where(pair)}"
+
+
+def _where(pair: Pair) -> str:
+    """Name a comparison's questions: "40 trained questions", "40 questions about unseen pages"."""
+    place, n = pair.comparison.slice, pair.found.n
+    if place == OVERALL:
+        return f"all {n} questions together"
+    words = SLICE_WORDS[place]
+    return f"{n} {words}" if words.startswith(("trained questions", "questions")) else f"{n} questions about {words}"
+
+
+def _unseen(pair: Pair) -> str:
+    """Name a comparison that decided nothing, and what it would have seen."""
+    found = pair.found
+    if found.clusters < FEWEST_CLUSTERS:
+        return f"{_where(pair)} (too few documents, {found.clusters}, to say)"
+    if found.detectable is None:
+        return f"{_where(pair)} (the scores are the same)"
+    return f"{_where(pair)} (one of {max(1, round(100 * found.detectable))} points or more would have been seen)"
+
+
+def _failures(evaluation: Evaluation) -> list[str]:
+    """Say which arms failed, and how often."""
+    counts = {arm: sum(p.error is not None for p in rows) for arm, rows in evaluation.predictions.items()}
+    failed = [f"{arm} on {count} of {len(evaluation.questions)}" for arm, count in counts.items() if count]
+    return [f"Failures count as wrong: {listed(failed)} questions."] if failed else []
+
+
+def _refusals(evaluation: Evaluation) -> list[str]:
+    """Say which arm declined best where there is no answer, and which worst."""
+    answerable = [question.answerable for question in evaluation.questions]
+    if all(answerable):
+        return []
+    counts = {arm: count_refusals(zip(evaluation.refused(arm), answerable, strict=True)) for arm in evaluation.arms}
+    most = max(counts, key=lambda arm: (counts[arm].rightly, -counts[arm].wrongly))
+    least = min(counts, key=lambda arm: (counts[arm].rightly, -counts[arm].wrongly))
+    closed = _plural(answerable.count(False), "question")
+    text = (
+        f"Of {closed} without an answer in the documents {most} declined {counts[most].rightly} "
+        f"(and {counts[most].wrongly} of the {counts[most].answerable} answerable ones)"
+    )
+    if counts[least].rightly == counts[most].rightly:
+        return [f"{text}; no arm declined fewer."]
+    return [f"{text}, {least} {counts[least].rightly} (and {counts[least].wrongly})."]
+
+
+def _caveats(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what the base models' figures do not tell."""
+    told = []
+    for model in base_models(evaluation):
+        size = models.get(model, {}).get("parameters") or _KNOWN_SIZES.get(model)
+        if size and size < 1e9:
+            told.append(
+                f"{model} has {round(size / 1e6)} million parameters: its figures show how the methods differ on these "
+                "documents, and do not carry over to a 7B model, which knows more unaided and reads context better; "
+                "run the same experiment with that model before deciding for it."
+            )
+        else:
+            told.append(f"The figures hold for {model} on these documents, not for other base models.")
+    return told
+
+
+def _recommendation(evaluation: Evaluation) -> str:
+    """End in one recommendation, with its cost and freshness, and the arms that could not be told from it."""
+    ranked = standings(evaluation)
+    best = ranked[0]
+    mix = "your mix of slices" if evaluation.experiment.slice_weights else "these questions as they are"
+    if best.mean <= 0:
+        return "Recommendation: none; no arm answered anything right."
+    seconds = _typical_seconds(evaluation, best.arm)
+    text = (
+        f"Recommendation for {mix}: {best.arm}, worth {points(best.mean)} points a question (a right refusal counts "
+        f"100) at {_seconds(seconds)} each; {_freshness(evaluation.experiment.arm(best.arm))}."
+    )
+    near = [standing for standing in ranked[1:] if not standing.apart]
+    if not near:
+        return text
+    names = [f"{item.arm} ({points(item.mean)}, {_seconds(_typical_seconds(evaluation, item.arm))})" for item in near]
+    return text + f" Not told apart from it by this run: {listed(names)}."
+
+
+def _typical_seconds(evaluation: Evaluation, arm: str) -> float:
+    """Return the median seconds of an arm's answers."""
+    return float(np.median([prediction.seconds for prediction in evaluation.predictions[arm]]))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+
+
+def _freshness(arm: ArmSpec) -> str:
+    """Say what an arm needs to learn a new document."""
+    if arm.kind in ("finetuned", "base"):
+        return "new documents reach it only by training" if arm.adapter else "it never sees your documents"
+    return "new documents reach it by re-indexing, without training"
