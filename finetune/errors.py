@@ -2,6 +2,12 @@
 
 data_prep.errors.VersusError
 └── FinetuneError
+    ├── RecipeError         a recipe with unknown, wrong or contradictory keys; lists all of them
+    ├── ModelError          a base model that is missing, not loadable here, or has no chat template
+    ├── TrainingDataError   questions that cannot be trained on: none, or longer than the context
+    ├── TrainingError       a training that cannot go on: non-finite loss, out of memory, a damaged checkpoint
+    ├── AdapterError        an adapter that is missing, half written, or made for another base model
+    └── PromptError         a prompt that does not fit into the model's context
 """
 
 from __future__ import annotations
@@ -11,3 +17,27 @@ from data_prep.errors import VersusError
 
 class FinetuneError(VersusError):
     """Something in `finetune` that the user can mend."""
+
+
+class RecipeError(FinetuneError):
+    """A recipe with unknown, wrong or contradictory keys; the message lists all of them."""
+
+
+class ModelError(FinetuneError):
+    """A base model that is missing, cannot be loaded on this device, or has no chat template."""
+
+
+class TrainingDataError(FinetuneError):
+    """Questions that cannot be trained on: none, or longer than the model's context."""
+
+
+class TrainingError(FinetuneError):
+    """A training that cannot go on: non-finite loss, out of memory, a damaged checkpoint."""
+
+
+class AdapterError(FinetuneError):
+    """An adapter that is missing, half written, or made for another base model."""
+
+
+class PromptError(FinetuneError):
+    """A prompt that does not fit into the model's context."""

@@ -1,0 +1,184 @@
+"""Every call to PEFT: put LoRA onto a model, save it, load it, switch it, merge it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.config import LoraSection
+from finetune.errors import AdapterError, RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Return the names of all linear layers of `model` but its output head, found by their kind, not listed."""
+    import torch
+
+    head = model.get_output_embeddings()
+    names = [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, torch.nn.Linear) or _is_conv1d(module)) and module is not head
+    ]
+    if not names:
+        raise RecipeError("the model has no linear layer to adapt; name lora.target_modules")
+    return names
+
+
+def attach_lora(model: PreTrainedModel, lora: LoraSection, *, checkpointing: bool = False) -> Any:
+    """Freeze `model` and put a fresh LoRA adapter named `default` onto it; return the PeftModel.
+
+    The update of a layer with input x is alpha / rank · B A x; B starts at zero (Hu et al. 2021, arXiv 2106.09685).
+    A model in 4 bits is prepared for training first. Raises RecipeError if no layer has a named target module.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    targets = list(lora.target_modules) or _target_names(model)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)}))
+        raise RecipeError(f"lora.target_modules {targets} fit no layer; the model's linear layers: {known}") from error
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `output` that takes its name, in one step, when the block ends well.
+
+    An adapter that stood there before stays whole until then, and stays for good if the block fails.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.new-", dir=output.parent))
+    draft.chmod(0o755)
+    try:
+        yield draft
+        former = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+        if output.exists():
+            output.replace(former / output.name)
+        draft.replace(output)
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def save_adapter(model: Any, folder: Path, base: str) -> None:
+    """Write the active adapter's weights (safetensors) and configuration into `folder`; `base` names its base model."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_whole(folder: Path) -> None:
+    """Raise AdapterError unless `folder` holds an adapter's weights and configuration."""
+    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
+    if not folder.is_dir() or len(missing) == 2:
+        raise AdapterError(f"{folder}: there is no adapter; train one with `versus train`")
+    if missing:
+        raise AdapterError(f"{folder}: {missing[0]} is missing, so the adapter is not whole; train it again")
+
+
+class AdapterSwitch:
+    """A base model with any number of adapters, one or none of them active. Not thread-safe: its owner locks."""
+
+    def __init__(self, base: PreTrainedModel) -> None:
+        self._model: Any = base
+        self._wrapped = False
+        self._names: list[str] = []
+        self._active: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters that were added, in order."""
+        return tuple(self._names)
+
+    def add(self, name: str, folder: Path) -> None:
+        """Load the adapter in `folder` under `name`. Raises AdapterError if it is damaged or fits another model."""
+        from peft import PeftModel
+
+        check_whole(folder)
+        internal = _internal(name)
+        try:
+            if self._wrapped:
+                self._model.load_adapter(str(folder), adapter_name=internal, is_trainable=False)
+            else:
+                self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=internal)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise AdapterError(f"{folder}: the adapter cannot be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise AdapterError(f"{folder}: {WEIGHTS} is damaged ({error}); train the adapter again") from error
+        if not self._wrapped:
+            self._wrapped = True
+            self._active = name
+        self._names.append(name)
+        self._model.eval()
+
+    def activate(self, name: str | None) -> Any:
+        """Make `name` the active adapter (None: the bare base) and return the model to call."""
+        if name is not None and name not in self._names:
+            raise AdapterError(f"no adapter named {name!r} is loaded; there are: {', '.join(self._names) or 'none'}")
+        if self._wrapped and name != self._active:
+            if name is None:
+                self._model.base_model.disable_adapter_layers()
+            else:
+                self._model.base_model.enable_adapter_layers()
+                self._model.set_adapter(_internal(name), inference_mode=True)
+            self._active = name
+        return self._model.get_base_model() if self._wrapped else self._model
+
+
+def merge(model: Any) -> PreTrainedModel:
+    """Fold the active adapter of a PeftModel into its base weights, and return the plain model."""
+    merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+    return merged
+
+
+def trainable_parameters(model: Any) -> Iterable[torch.nn.Parameter]:
+    """Yield the parameters that training changes."""
+    return (parameter for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _internal(name: str) -> str:
+    """Return a module name for an adapter: torch forbids dots in it."""
+    return "adapter_" + name.replace(".", "_dot_")
+
+
+def _target_names(model: PreTrainedModel) -> list[str]:
+    """Return the last parts of linear layers' names (`query`, `dense`, …), or whole names if the head shares one."""
+    layers = linear_layers(model)
+    last_parts = {name.rsplit(".", 1)[-1] for name in layers}
+    head = model.get_output_embeddings()
+    head_name = next((name for name, module in model.named_modules() if module is head), "")
+    return layers if head_name.rsplit(".", 1)[-1] in last_parts else sorted(last_parts)
+
+
+def _is_conv1d(module: Any) -> bool:
+    """Tell whether a module is GPT-2's transposed linear layer."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")

@@ -1,0 +1,132 @@
+"""Questions to training examples: the model's own chat template, loss on the answer only, no example cut.
+
+A question trains its first answer; a question that the documents do not answer trains the sentence that declines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_prep.conversations import closed_book, refusal, with_context
+from finetune.chat import encode_exchange
+from finetune.errors import TrainingDataError
+from finetune.packing import IGNORED, pack, plan_rows
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from data_prep.questions import Question
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example; `input_ids` and `labels` have equal length, labels of the prompt are `IGNORED`."""
+
+    question_id: str
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def build_examples(
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    language: str = "en",
+    passages: Callable[[Question], list[str]] | None = None,
+) -> list[Example]:
+    """Turn questions into examples of at most `max_length` tokens, in order.
+
+    With `passages` the prompt holds the passages it returns for a question, best first; those that do not fit are
+    left out from the end. Raises TrainingDataError if there is no question, or lists those that do not fit.
+    """
+    if not questions:
+        raise TrainingDataError("there are no questions to train on")
+    too_long: list[str] = []
+    examples: list[Example] = []
+    for question in questions:
+        found = [] if passages is None else passages(question)
+        example = _fitting(question, tokenizer, found, max_length, language)
+        if len(example.input_ids) > max_length:
+            too_long.append(f"{question.id} ({len(example.input_ids)} tokens)")
+        examples.append(example)
+    if too_long:
+        shown = ", ".join(too_long[:5]) + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
+        raise TrainingDataError(
+            f"{len(too_long)} of {len(questions)} questions are longer than the {max_length} tokens that an example "
+            f"may have: {shown}; shorten their answers, or raise data.max_length if the model's context allows it"
+        )
+    return examples
+
+
+def _fitting(
+    question: Question, tokenizer: PreTrainedTokenizerBase, passages: list[str], max_length: int, language: str
+) -> Example:
+    """Return the example with as many of the first passages as fit, at least one where there are any."""
+    example = _example(question, tokenizer, passages, language)
+    while len(passages) > 1 and len(example.input_ids) > max_length:
+        passages = passages[:-1]
+        example = _example(question, tokenizer, passages, language)
+    return example
+
+
+def _example(question: Question, tokenizer: PreTrainedTokenizerBase, passages: list[str], language: str) -> Example:
+    """Tokenise one question with its reply, whatever its length."""
+    reply = question.answers[0] if question.answers else refusal(language)
+    prompt = (
+        with_context(question.question, passages, language=language) if passages else closed_book(question.question)
+    )
+    ids, shared = encode_exchange(tokenizer, prompt, reply)
+    return Example(question.id, tuple(ids), (IGNORED,) * shared + tuple(ids[shared:]))
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of what is trained: ids of questions, tokens and labels, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.question_id, example.input_ids, example.labels]).encode())
+    return digest.hexdigest()
+
+
+def as_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return the examples as the rows that a torch data loader hands to a collator."""
+    return [{"input_ids": list(example.input_ids), "labels": list(example.labels)} for example in examples]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Lay the examples of a batch into rows; a token sees the earlier tokens of its own example, nothing else.
+
+    With `packing` the rows are as few as hold the batch, of at most `max_length` tokens; without, one per example.
+    Called with rows of `as_rows`, it returns input_ids, position_ids and labels of shape (b, t), and a boolean
+    attention_mask of shape (b, 1, t, t).
+    """
+
+    pad_token: int
+    max_length: int
+    packing: bool = True
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch as the keyword arguments of a causal model."""
+        import torch
+
+        examples = [(row["input_ids"], row["labels"]) for row in rows]
+        lengths = [len(ids) for ids, _ in examples]
+        plan = plan_rows(lengths, self.max_length) if self.packing else [[i] for i in range(len(examples))]
+        batch = pack(examples, plan, pad_token=self.pad_token)
+        return {
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "labels": batch.labels,
+            "attention_mask": batch.attention_mask(torch.float32) == 0,
+        }

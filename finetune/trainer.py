@@ -1,0 +1,210 @@
+"""trl's `SFTTrainer`, set up for a recipe: clock, schedule, live loss, sealed checkpoints, early stopping.
+
+This is the one module that imports trl, and only inside functions: the import is slow.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.checkpoints import seal
+from finetune.config import Recipe
+from finetune.dataset import Collator
+from finetune.errors import TrainingError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+SAVING_SHARE = 0.03
+"""Share of the time limit kept for writing the adapter, at most `SAVING_SECONDS`."""
+SAVING_SECONDS = 4.0
+UNLIMITED_EPOCHS = 100_000.0
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One optimiser step, as it is shown live. `total` is an estimate where time is the limit."""
+
+    step: int
+    total: int
+    loss: float
+    seconds: float
+    eval_loss: float | None = None
+
+
+class Clock:
+    """The wall time of a training, over interruptions, and its limit in seconds (None: no limit)."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.before = 0.0
+        self.stopped: str | None = None
+        self._start = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds trained so far, those before a resume included."""
+        return self.before + time.monotonic() - self._start
+
+    def share(self) -> float:
+        """Return the share of the time for training that is used up; 0 without a limit."""
+        if self.limit is None:
+            return 0.0
+        return self.elapsed() / (self.limit - min(SAVING_SECONDS, SAVING_SHARE * self.limit))
+
+
+def rate_factor(progress: float, schedule: str, warmup: float) -> float:
+    """Return the learning rate as a share of its peak after `progress` (0 to 1) of the training.
+
+    It rises linearly over `warmup`, then falls to 0 as a half cosine or a line, or stays.
+    """
+    if progress < warmup:
+        return max(progress / warmup, 0.01)
+    rest = min(1.0, (progress - warmup) / (1 - warmup))
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * rest))
+    return 1 - rest if schedule == "linear" else 1.0
+
+
+def make_trainer(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    rows: list[dict[str, Any]],
+    dev_rows: list[dict[str, Any]],
+    collator: Collator,
+    *,
+    scratch: Path,
+    device: str,
+    arithmetic: torch.dtype,
+    clock: Clock,
+    on_step: Callable[[TrainingStep], None] | None,
+) -> Any:
+    """Return a trainer whose `train()` follows the recipe; `rows` come from `dataset.as_rows`."""
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, PrinterCallback
+    from trl import SFTTrainer
+
+    class ScheduledTrainer(SFTTrainer):  # type: ignore[misc]
+        """SFTTrainer whose learning rate follows steps or time, whichever is further."""
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            from torch.optim.lr_scheduler import LambdaLR
+
+            def factor(step: int) -> float:
+                progress = max(step / num_training_steps, clock.share())
+                return rate_factor(progress, recipe.optimisation.schedule, recipe.optimisation.warmup)
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            return self.lr_scheduler
+
+    evaluates = bool(dev_rows) and recipe.tracking.eval_every is not None
+    callbacks = [_watcher(clock, on_step)]
+    if evaluates and recipe.tracking.patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.tracking.patience))
+    trainer = ScheduledTrainer(
+        model=model,
+        args=_arguments(recipe, scratch, device, arithmetic, evaluates),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(dev_rows) if evaluates else None,
+        processing_class=tokenizer,
+        data_collator=collator,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:
+    """Translate the recipe into trl's configuration."""
+    import torch
+    from trl import SFTConfig
+
+    steps, tracking = recipe.optimisation, recipe.tracking
+    keeps_best = evaluates and tracking.patience is not None
+    save_every = tracking.save_every or (tracking.eval_every if keeps_best else None)
+    return SFTConfig(
+        output_dir=str(scratch),
+        per_device_train_batch_size=steps.batch_size,
+        per_device_eval_batch_size=steps.batch_size,
+        gradient_accumulation_steps=steps.accumulation,
+        num_train_epochs=steps.epochs or UNLIMITED_EPOCHS,
+        max_steps=steps.max_steps or -1,
+        learning_rate=steps.learning_rate,
+        weight_decay=steps.weight_decay,
+        max_grad_norm=steps.max_grad_norm,
+        optim=steps.optimizer,
+        gradient_checkpointing=steps.gradient_checkpointing,
+        seed=steps.seed,
+        bf16=arithmetic == torch.bfloat16,
+        fp16=arithmetic == torch.float16,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=list(tracking.report_to) or "none",
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=tracking.eval_every if evaluates else None,
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or 500,
+        save_total_limit=2,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model="eval_loss" if keeps_best else None,
+        greater_is_better=False if keeps_best else None,
+        packing=False,
+        max_length=None,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -> Any:
+    """Return the callback that watches the clock, reports steps, refuses broken losses and seals checkpoints."""
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if clock.share() >= 1:
+                clock.stopped = "time"
+                control.should_training_stop = True
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            logs = logs or {}
+            _refuse_broken(logs, state.global_step)
+            loss, eval_loss = logs.get("loss"), logs.get("eval_loss")
+            if on_step is not None and (loss is not None or eval_loss is not None):
+                shown = loss if loss is not None else _last_loss(state.log_history)
+                on_step(TrainingStep(state.global_step, _total(state, clock), shown, clock.elapsed(), eval_loss))
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", clock.elapsed())
+
+    return Watcher()
+
+
+def _total(state: Any, clock: Clock) -> int:
+    """Return the number of steps, estimated from the time used where that ends first."""
+    by_time = math.ceil(state.global_step / clock.share()) if clock.share() > 0 else state.max_steps
+    return max(int(min(state.max_steps, by_time)), int(state.global_step))
+
+
+def _last_loss(history: list[dict[str, Any]]) -> float:
+    """Return the last training loss logged, or not-a-number before the first."""
+    return next((float(row["loss"]) for row in reversed(history) if "loss" in row), math.nan)
+
+
+def _refuse_broken(logs: dict[str, Any], step: int) -> None:
+    """Raise TrainingError if the loss or the gradient is not finite."""
+    for name in ("loss", "grad_norm", "eval_loss"):
+        value = logs.get(name)
+        if value is not None and not math.isfinite(float(value)):
+            raise TrainingError(
+                f"the {name.replace('_', ' ')} at step {step} is {value}: nothing was overwritten; lower "
+                "optimisation.learning_rate to a half or less, or set model.dtype to bfloat16 or float32"
+            )

@@ -1,0 +1,238 @@
+"""Train a LoRA adapter with trl's `SFTTrainer`: one code path from pocket on two cores to a 4-bit 7B on a GPU."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
+from finetune.checkpoints import begin, latest_checkpoint
+from finetune.config import Recipe
+from finetune.dataset import Collator, Example, as_rows, build_examples, data_hash
+from finetune.errors import TrainingDataError, TrainingError
+from finetune.loss_plot import write_loss_plot
+from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, load_tokenizer, model_context
+from finetune.run_record import RunRecord, library_versions, write_run_record
+from finetune.trainer import Clock, TrainingStep, make_trainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from data_prep.questions import Question
+
+__all__ = ["TrainingStep", "train_adapter"]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Examples to train on and to validate on, and the hash of the first."""
+
+    train: list[Example]
+    dev: list[Example]
+    sha256: str
+    max_length: int
+
+
+def train_adapter(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    output: Path,
+    *,
+    dev: Sequence[Question] = (),
+    on_step: Callable[[TrainingStep], None] | None = None,
+    resume: bool = False,
+    passages: Callable[[Question], list[str]] | None = None,
+    device: str | None = None,
+) -> RunRecord:
+    """Train an adapter on `questions` as `recipe` says, and write it with its run record and loss curve to `output`.
+
+    `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, for a
+    recipe with `data.context`. `on_step` is called after every optimiser step. With `resume` an interrupted training
+    goes on from its last whole checkpoint, or starts if there is none.
+
+    `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
+    Raises FinetuneError for data, a model, a checkpoint or a training that cannot go on.
+    """
+    clock = Clock(recipe.optimisation.max_seconds)
+    started = datetime.now(UTC)
+    device = device or default_device()
+    if recipe.data.context and passages is None:
+        raise TrainingDataError(f"recipe {recipe.name} trains with context: passages for its questions are needed")
+    fingerprint = base_fingerprint(recipe.model.name)
+    tokenizer = load_tokenizer(recipe.model.name)
+    _seed(recipe.optimisation.seed)
+    with _readable_failures(recipe):
+        model = load_base(
+            recipe.model.name,
+            quantization=recipe.model.quantization,
+            double_quantization=recipe.model.double_quantization,
+            dtype=recipe.model.dtype,
+            device=device,
+        )
+        data = _prepare(recipe, questions, dev, tokenizer, passages, model_context(recipe.model.name))
+        scratch = output.parent / f".{output.name}.training"
+        checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
+        adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
+        trainer = make_trainer(
+            adapted,
+            tokenizer,
+            recipe,
+            as_rows(data.train),
+            as_rows(data.dev),
+            Collator(int(tokenizer.pad_token_id or 0), data.max_length, recipe.data.packing),
+            scratch=scratch,
+            device=device,
+            arithmetic=choose_dtype(recipe.model.dtype, device),
+            clock=clock,
+            on_step=on_step,
+        )
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    record = _record(recipe, trainer, data, fingerprint, device, started, clock)
+    _write(adapted, record, output)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _prepare(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    dev: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Callable[[Question], list[str]] | None,
+    context: int,
+) -> _Data:
+    """Turn questions into examples that fit the recipe's length and the model's context."""
+    max_length = recipe.data.max_length or context
+    if max_length > context:
+        raise TrainingDataError(
+            f"data.max_length is {max_length}, but the context of {recipe.model.name} holds {context} tokens: lower it"
+        )
+    given = passages if recipe.data.context else None
+
+    def examples(some: Sequence[Question]) -> list[Example]:
+        return build_examples(some, tokenizer, max_length=max_length, language=recipe.data.language, passages=given)
+
+    train = examples(questions)
+    if recipe.data.context and recipe.data.closed_book_share > 0:
+        chosen = random.Random(recipe.optimisation.seed).sample(
+            list(questions), round(recipe.data.closed_book_share * len(questions))
+        )
+        train += build_examples(chosen, tokenizer, max_length=max_length, language=recipe.data.language)
+    return _Data(train, examples(dev) if dev else [], data_hash(train), max_length)
+
+
+def _checkpoint(
+    scratch: Path, recipe: Recipe, sha256: str, fingerprint: str, resume: bool, clock: Clock
+) -> Path | None:
+    """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh."""
+    identity = {"data": sha256, "base": fingerprint, "lora": recipe.as_dict()["lora"]}
+    found = latest_checkpoint(scratch, identity) if resume else None
+    if found is None:
+        begin(scratch, json.loads(json.dumps(identity)))
+        return None
+    clock.before = found.seconds
+    return found.path
+
+
+def _seed(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    from transformers import set_seed
+
+    set_seed(seed)
+
+
+@contextmanager
+def _readable_failures(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "not enough memory" not in text:
+            raise
+        raise TrainingError(f"out of memory while training {recipe.name}: {memory_advice(recipe)}") from error
+
+
+def memory_advice(recipe: Recipe) -> str:
+    """Say which setting of the recipe to lower, and to what, to need less memory."""
+    rows, passes = recipe.optimisation.batch_size, recipe.optimisation.accumulation
+    advice = []
+    if rows > 1:
+        halved = (rows + 1) // 2
+        advice.append(
+            f"lower optimisation.batch_size from {rows} to {halved} and raise optimisation.accumulation from "
+            f"{passes} to {-(-rows * passes // halved)} (the same step, about half the activations)"
+        )
+    if not recipe.optimisation.gradient_checkpointing:
+        advice.append("set optimisation.gradient_checkpointing = true")
+    if recipe.model.quantization is None and recipe.model.name != "pocket":
+        advice.append('set model.quantization = "nf4" (a quarter of the weights\' memory)')
+    if recipe.data.max_length is None or recipe.data.max_length > 256:
+        shown = recipe.data.max_length or "the whole context"
+        advice.append(f"lower data.max_length (now {shown}) to the longest example you need")
+    return "; or ".join(advice) or "choose a smaller base model"
+
+
+def _record(
+    recipe: Recipe,
+    trainer: Any,
+    data: _Data,
+    fingerprint: str,
+    device: str,
+    started: datetime,
+    clock: Clock,
+) -> RunRecord:
+    """Collect what was done."""
+    state = trainer.state
+    history = state.log_history
+    tokens = sum(len(example.input_ids) for example in data.train)
+    return RunRecord(
+        recipe=recipe.as_dict(),
+        base_model=recipe.model.name,
+        base_fingerprint=fingerprint,
+        data_sha256=data.sha256,
+        trained_ids=tuple(dict.fromkeys(example.question_id for example in data.train)),
+        seed=recipe.optimisation.seed,
+        device=device_name(device),
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(clock.elapsed(), 2),
+        steps=state.global_step,
+        epochs=round(float(state.epoch or 0), 3),
+        trained_tokens=round(tokens * float(state.epoch or 0)),
+        losses=tuple((int(row["step"]), float(row["loss"])) for row in history if "loss" in row),
+        eval_losses=tuple((int(row["step"]), float(row["eval_loss"])) for row in history if "eval_loss" in row),
+        stopped=clock.stopped or ("finished" if state.global_step >= state.max_steps else "no improvement"),
+        context=recipe.data.context,
+        versions=library_versions(),
+    )
+
+
+def _write(model: Any, record: RunRecord, output: Path) -> None:
+    """Write the adapter's folder, whole, in one step."""
+    try:
+        with new_folder(output) as folder:
+            save_adapter(model, folder, record.base_model)
+            write_loss_plot(folder / "loss.png", record)
+            write_run_record(folder, record)
+            check_whole(folder)
+    except OSError as error:
+        raise TrainingError(f"cannot write the adapter to {output}: {error.strerror or error}") from error
+
+
+def device_name(device: str) -> str:
+    """Return a device in words: the GPU's name, or the processor with its cores used by torch."""
+    import platform
+
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
