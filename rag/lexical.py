@@ -106,8 +106,8 @@ class LexicalIndex(Protocol):
 
     size: int
 
-    def search(self, query: str, k: int, allowed: Mask | None = None) -> Hits:
-        """Return positions and scores of the `k` best passages that share a term with `query`, best first."""
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """Return the BM25 score of every passage, shape (size,); 0 where no term is shared."""
         ...
 
     def idf(self, query: str) -> dict[str, float]:
@@ -160,15 +160,16 @@ class Bm25sIndex:
             engine.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         return cls(engine if vocabulary else None, tokenizer, len(passages))
 
-    def search(self, query: str, k: int, allowed: Mask | None = None) -> Hits:
-        """See `LexicalIndex.search`."""
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """See `LexicalIndex.scores`."""
         import numpy as np
 
         terms = self._known(query)
         if not terms:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        scores = self._engine.get_scores_from_ids([self._engine.vocab_dict[term] for term in terms])
-        return best_hits(scores, k, allowed)
+            return np.zeros(self.size, dtype=np.float32)
+        columns = [self._engine.vocab_dict[term] for term in terms]
+        found: NDArray[np.float32] = self._engine.get_scores_from_ids(columns)
+        return found
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""
@@ -231,14 +232,14 @@ class RankBm25Index:
         terms = [tokenizer(text) for text in passages]
         return cls(BM25Okapi(terms) if any(terms) else None, tokenizer, len(passages))
 
-    def search(self, query: str, k: int, allowed: Mask | None = None) -> Hits:
-        """See `LexicalIndex.search`."""
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """See `LexicalIndex.scores`."""
         import numpy as np
 
-        if self._engine is None:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        scores = np.asarray(self._engine.get_scores(self._tokenizer(query)), dtype=np.float32)
-        return best_hits(scores, k, allowed)
+        terms = self._tokenizer(query)
+        if self._engine is None or not terms:
+            return np.zeros(self.size, dtype=np.float32)
+        return np.asarray(self._engine.get_scores(terms), dtype=np.float32)
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""
