@@ -1,0 +1,218 @@
+"""Pretraining learns, resumes where it was killed, and says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import FinetuneError
+from finetune.packing import IGNORED
+from finetune.pretraining import (
+    MasterWeights,
+    PretrainingConfig,
+    TextRows,
+    batch_loss,
+    bits_per_character,
+    guide_loss,
+    learning_rate,
+    load_recipe,
+    pretrain,
+    text_batch,
+    write_tokens,
+)
+from finetune.tokenizer import train_tokenizer
+from tests.finetune.tiny_models import tiny_decoder
+
+TEXTS = [f"Page {n}: press button {n % 7} and hold it for {n % 5} seconds. The light turns blue." for n in range(40)]
+CONFIG = PretrainingConfig(steps=12, rows=4, row_length=32, learning_rate=3e-3, warmup_steps=2, checkpoint_every=2)
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> tuple[Path, int]:
+    """A token file of TEXTS and the end token's id."""
+    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
+    write_tokens(TEXTS, tokenizer, tmp_path / "text.u16")
+    return tmp_path / "text.u16", tokenizer.eos_token_id
+
+
+def test_loss_falls(tokens: tuple[Path, int], tmp_path: Path) -> None:
+    """A few steps on little text lower the loss."""
+    result = pretrain(tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1]), CONFIG, tmp_path / "run")
+    assert result.steps == 12
+    assert result.losses[-1][1] < result.losses[0][1] - 0.5
+
+
+def test_documents_are_kept_apart(tokens: tuple[Path, int]) -> None:
+    """In a row of documents end to end, positions restart, and no document's first token is predicted."""
+    import torch
+
+    batch = text_batch(torch.tensor([[7, 8, 1, 9, 10, 11, 1, 12]]), end_token=1).packed
+    assert batch.segments[0].tolist() == [1, 1, 1, 2, 2, 2, 2, 3]
+    assert batch.position_ids[0].tolist() == [0, 1, 2, 0, 1, 2, 3, 0]
+    assert batch.labels[0].tolist() == [IGNORED, 8, 1, IGNORED, 10, 11, 1, IGNORED]
+
+
+def test_every_row_comes_once_an_epoch(tokens: tuple[Path, int]) -> None:
+    """The shuffled order leaves out no row and doubles none; the next epoch has another order."""
+    rows = TextRows(tokens[0], CONFIG, tokens[1])
+    first = [tuple(rows.row(n).tolist()) for n in range(rows.rows)]
+    second = [tuple(rows.row(rows.rows + n).tolist()) for n in range(rows.rows)]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+from finetune.pretraining import PretrainingConfig, TextRows, pretrain
+from tests.finetune.tiny_models import tiny_decoder
+folder, end, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+config = PretrainingConfig(steps=12, rows=4, row_length=32, learning_rate=3e-3, warmup_steps=2, checkpoint_every=2)
+import time
+pretrain(tiny_decoder(), TextRows(folder / "text.u16", config, end), config, folder / "run", on_step=lambda s: time.sleep(pause))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_unbroken_one(tokens: tuple[Path, int], tmp_path: Path) -> None:
+    """SIGKILL in the middle, then resumption: the same steps and the same loss as without the kill."""
+    unbroken = pretrain(tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1]), CONFIG, tmp_path / "unbroken")
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path), str(tokens[1]), "0.3"]
+    run = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.05)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    assert checkpoint.is_file()
+    resumed = pretrain(tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1]), CONFIG, tmp_path / "run")
+    assert resumed.steps == unbroken.steps
+    assert resumed.tokens == unbroken.tokens
+    assert [step for step, _ in resumed.losses] == list(range(1, 13))
+    assert resumed.losses[-1][1] == pytest.approx(unbroken.losses[-1][1], abs=1e-3)
+
+
+def test_a_damaged_checkpoint_is_named(tokens: tuple[Path, int], tmp_path: Path) -> None:
+    """A checkpoint that cannot be read is an error with its path, not a fresh start."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"half of a file")
+    with pytest.raises((FinetuneError), match="checkpoint.pt"):
+        pretrain(tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1]), CONFIG, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    """Weights are left as they were before the step."""
+    import torch
+
+    model = tiny_decoder()
+    optimizer = MasterWeights(model, CONFIG)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, float("nan"))
+    with pytest.raises(FinetuneError, match="no longer finite"):
+        optimizer.step(1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_bf16_weights_follow_their_fp32_masters() -> None:
+    """Steps too small for bf16 add up in the masters and arrive in the weights."""
+    import torch
+
+    model = tiny_decoder().to(torch.bfloat16)
+    config = PretrainingConfig(learning_rate=1e-5, warmup_steps=0, weight_decay=0.0)
+    optimizer = MasterWeights(model, config)
+    weight = model.get_input_embeddings().weight
+    before = weight.detach().clone()
+    for _ in range(200):
+        for each in model.parameters():
+            each.grad = torch.ones_like(each)
+        optimizer.step(1e-5)
+    moved = (before.float() - weight.detach().float())[5:].mean()
+    assert float(moved) == pytest.approx(200 * 1e-5, rel=0.2)
+
+
+def test_the_loss_is_a_weighted_mean(tokens: tuple[Path, int]) -> None:
+    """Tokens of weight 0 do not count, and weights only matter relative to one another."""
+    import torch
+    from dataclasses import replace
+
+    model, batch = tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1])(0)
+    plain = batch_loss(model, batch)
+    doubled = batch_loss(model, replace(batch, weights=batch.weights * 2))
+    half = batch.weights.clone()
+    half[:, 16:] = 0
+    first = batch_loss(model, replace(batch, weights=half))
+    with torch.no_grad():
+        logits = model(
+            input_ids=batch.packed.input_ids,
+            position_ids=batch.packed.position_ids,
+            attention_mask=batch.packed.attention_mask(torch.float32),
+        ).logits[:, :15]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.packed.labels[:, 1:16].flatten())
+    assert float(plain) == pytest.approx(float(doubled), abs=1e-5)
+    assert float(first) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_guide_rewards_attention_where_it_should_be() -> None:
+    """All attention on the guided column costs nothing, a quarter of it costs log 4."""
+    import torch
+
+    attention = torch.full((1, 1, 2, 2), 0.25)
+    attention[0, 0, 1, 0] = 1.0
+    free = torch.tensor([[-1, 0]])
+    assert float(guide_loss([attention], free, [(0, 0)])) == pytest.approx(0.0)
+    assert float(guide_loss([attention], torch.tensor([[0, -1]]), [(0, 0)])) == pytest.approx(1.386, abs=1e-3)
+    assert float(guide_loss([attention], torch.tensor([[-1, -1]]), [(0, 0)])) == 0.0
+
+
+def test_the_rate_rises_then_falls() -> None:
+    """Linear warm-up to the peak, then a cosine down to the final share."""
+    config = PretrainingConfig(learning_rate=1.0, warmup_steps=10, final_share=0.1)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 10, 0.0) == pytest.approx(1.0)
+    assert learning_rate(config, 500, 0.5) == pytest.approx(0.55)
+    assert learning_rate(config, 999, 1.0) == pytest.approx(0.1)
+
+
+def test_bits_per_character_of_a_model_that_knows_nothing() -> None:
+    """Equal probabilities over the vocabulary cost log2 of its size per token."""
+    import math
+
+    import torch
+
+    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
+    model = tiny_decoder(len(tokenizer))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.zero_()
+        model.get_output_embeddings().bias.zero_()
+    ids = tokenizer(TEXTS[0])["input_ids"]
+    expected = math.log2(len(tokenizer)) * (len(ids) - 1) / len(tokenizer.decode(ids[1:]))
+    assert bits_per_character(model, tokenizer, TEXTS[:1]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_too_little_text_is_an_error(tmp_path: Path) -> None:
+    """Fewer tokens than one row cannot be trained on."""
+    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
+    write_tokens(["Short."], tokenizer, tmp_path / "text.u16")
+    with pytest.raises(FinetuneError, match="less than one row"):
+        TextRows(tmp_path / "text.u16", CONFIG, tokenizer.eos_token_id)
+
+
+def test_a_recipe_is_read_and_its_errors_reported_together(tmp_path: Path) -> None:
+    """Unknown keys are named; so are all values out of range at once."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[text]\nsteps = 5\nrows = 2\n[odd]\nstpes = 5\nrow = 1\n", encoding="utf-8")
+    assert load_recipe(recipe, "text") == PretrainingConfig(steps=5, rows=2)
+    with pytest.raises(FinetuneError, match=r"'row', 'stpes'"):
+        load_recipe(recipe, "odd")
+    with pytest.raises(FinetuneError, match=r"no table \[absent\]"):
+        load_recipe(recipe, "absent")
+    with pytest.raises(FinetuneError, match=r"rows must be at least 1.*clip"):
+        PretrainingConfig(rows=0, clip=0)
