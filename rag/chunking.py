@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rag.config import RagConfig
@@ -189,9 +190,7 @@ class _Scanner:
                 if following is None or not self._continues_list(following):
                     return index
                 index = following
-            elif _FENCE.match(line) and not line.startswith(" "):
-                return index
-            elif _HEADING.match(line) or _ROW.match(line) and not line.startswith((" ", "\t")):
+            elif _HEADING.match(line) or (not line[0].isspace() and (_FENCE.match(line) or _ROW.match(line))):
                 return index
             index += 1
         return index
@@ -348,7 +347,7 @@ def _with_overlap(pieces: list[_Piece], text: str, config: RagConfig) -> list[_P
     if not config.overlap_words:
         return pieces
     widened = pieces[:1]
-    for before, piece in zip(pieces, pieces[1:], strict=False):
+    for before, piece in pairwise(pieces):
         continues = piece.section == before.section and not _HEADING.match(text[piece.start : piece.end])
         start = _overlap_start(before, piece.start, text, config.overlap_words) if continues else piece.start
         header = "" if start < piece.start else piece.table_header

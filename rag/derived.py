@@ -64,7 +64,9 @@ def load_snapshot(store: EmbeddedStore, engine: str, heading_context: bool) -> S
         ready = _read(folder, generation, engine, tokenizer) if engine == "bm25s" else None
         if ready is not None:
             return ready
-        snapshot = _build(connection, generation, engine, tokenizer, heading_context, int(store.setting("dimension", "0")))
+        snapshot = _build(
+            connection, generation, engine, tokenizer, heading_context, int(store.setting("dimension", "0"))
+        )
     _keep(snapshot, store, engine)
     return snapshot
 
@@ -125,7 +127,7 @@ def _read(folder: Path, generation: int, engine: str, tokenizer: Tokenizer) -> S
 
 
 def _keep(snapshot: Snapshot, store: EmbeddedStore, engine: str) -> None:
-    """Write `snapshot` beside the store, and drop older ones; without it the next reader rebuilds, so failing is fine."""
+    """Write `snapshot` beside the store and drop older ones; where that fails, the next reader rebuilds."""
     if not isinstance(snapshot.lexical, Bm25sIndex):
         return
     try:

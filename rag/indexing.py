@@ -124,9 +124,7 @@ def _document_hash(document: Document) -> str:
     return hashlib.sha256(f"{meta}\0{document.content or ''}".encode()).hexdigest()
 
 
-def _apply(
-    plan: _Plan, store: EmbeddedStore, embedder: Embedder, config: RagConfig, progress: Progress | None
-) -> int:
+def _apply(plan: _Plan, store: EmbeddedStore, embedder: Embedder, config: RagConfig, progress: Progress | None) -> int:
     """Embed what is new, then commit the plan as one generation; return how many texts were embedded."""
     chunks = [chunk for document in plan.work for chunk in chunk_document(document, config)]
     texts = {chunk.id: indexed_text(chunk, config.heading_context) for chunk in chunks}

@@ -22,20 +22,25 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Hits = tuple[NDArray[np.int64], NDArray[np.float32]]
 
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 STOP_WORDS = {
-    "en": frozenset(
+    "en": _word_set(
         "a about above after again all also am an and any are as at be because been before being below between both "
         "but by can could did do does doing down during each few for from further had has have having he her here "
         "hers him his how i if in into is it its itself just me more most my no nor not now of off on once only or "
         "other our ours out over own same she should so some such than that the their theirs them then there these "
         "they this those through to too under until up very was we were what when where which while who whom why "
-        "will with would you your yours".split()
+        "will with would you your yours"
     ),
-    "ru": frozenset(
+    "ru": _word_set(
         "а без бы был была были было быть в вам вас весь во вот все всё вы где да для до его ее её если есть еще ещё "
         "же за здесь и из или им их к как какая какие какой ко когда кто ли либо мне мы на надо нам нас не него нее "
         "неё нет ни них но ну о об он она они оно от по под при с со так также такой там те тем то того тоже той "
-        "только том ты у уже чего чем что чтобы как эта эти это этого этой этом этот я".split()
+        "только том ты у уже чего чем что чтобы как эта эти это этого этой этом этот я"
     ),
 }
 """Words too common to index, per language."""
@@ -243,7 +248,7 @@ class RankBm25Index:
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""
-        holding = {term: 0 for term in self._tokenizer(query)}
+        holding = dict.fromkeys(self._tokenizer(query), 0)
         for frequencies in self._engine.doc_freqs if self._engine else ():
             for term in holding:
                 holding[term] += term in frequencies

@@ -45,7 +45,9 @@ def _acquire(path: Path, index: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StoreError(f"{index}: no permission to write here ({error.strerror}); choose another workspace") from error
+        raise StoreError(
+            f"{index}: no permission to write here ({error.strerror}); choose another workspace"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

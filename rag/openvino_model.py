@@ -53,7 +53,8 @@ def quiet_openvino() -> Any:
 def converted_model(source: Path, weights_sha256: str, check_source: Callable[[], None]) -> Path:
     """Return the `model.xml` made from the model folder `source`, converting it where the cache has no sound copy.
 
-    `check_source` is called before a conversion, to raise where the source is not what it should be. Raises `EmbeddingError` where the cache cannot be written or the conversion fails.
+    `check_source` is called before a conversion, to raise where the source is not what it should
+    be. Raises `EmbeddingError` where the cache cannot be written or the conversion fails.
     """
     target = cache_root() / "openvino" / f"{weights_sha256[:16]}-{version('openvino')}"
     if not _is_sound(target):

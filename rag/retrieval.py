@@ -91,9 +91,7 @@ class HybridSearch:
         if chunk_hash and chunk_hash != self.config.chunk_hash():
             raise IndexMismatch(f"{path}: made with other chunk settings; run versus index to cut the documents anew")
 
-    def _search(
-        self, snapshot: Snapshot, query: str, vector: Scores, about: str | None, top_k: int
-    ) -> list[Document]:
+    def _search(self, snapshot: Snapshot, query: str, vector: Scores, about: str | None, top_k: int) -> list[Document]:
         import numpy as np
 
         if not query.strip():

@@ -208,7 +208,9 @@ class EmbeddedStore:
         """
         with writer_lock(self.path), self._writing() as connection:
             yield connection
-            connection.execute("DELETE FROM embeddings WHERE hash NOT IN (SELECT embedding FROM chunks WHERE embedding NOT NULL)")
+            connection.execute(
+                "DELETE FROM embeddings WHERE hash NOT IN (SELECT embedding FROM chunks WHERE embedding NOT NULL)"
+            )
             put_setting(connection, "generation", str(_generation(connection) + 1))
 
     @contextmanager
@@ -340,7 +342,9 @@ def mended(path: Path) -> Iterator[None]:
         raise _explained(path, error) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise StoreError(f"{path}: the disk is full; the last index is unharmed, free space and try again") from error
+            raise StoreError(
+                f"{path}: the disk is full; the last index is unharmed, free space and try again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(f"{path}: no permission to write here; choose another workspace") from error
         raise

@@ -1,0 +1,267 @@
+"""Questions to answers with sources: retrieve, decline where the documents hold no answer, else quote or generate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from data_prep.conversations import is_refusal, refusal, with_context
+from rag.config import RagConfig
+from rag.evaluation import document_of, roc_auc
+from rag.extractive import ExtractiveGenerator
+from rag.lexical import Tokenizer
+from rag.prompts import cited_numbers, fit_passages, passage_text, without_citations
+
+if TYPE_CHECKING:
+    from haystack import Document
+    from haystack.dataclasses import ChatMessage, GeneratedAnswer
+
+    from data_prep.questions import Question
+    from rag.retrieval import HybridSearch
+
+
+class Generator(Protocol):
+    """What writes answers: batches of conversations in, assistant messages out."""
+
+    def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
+        """Return one reply per conversation; its meta may hold `usage` with `prompt_tokens`, `completion_tokens`."""
+        ...
+
+    def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
+        """Yield the reply piece by piece."""
+        ...
+
+
+@dataclass(frozen=True)
+class AbstentionCalibration:
+    """Where to decline, and what that costs and gains on the questions it was found on."""
+
+    threshold: float
+    roc_auc: float
+    answered_right: float
+    """Share of the answerable questions that are answered at this threshold."""
+    declined_right: float
+    """Share of the unanswerable questions that are declined at this threshold."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One question on its way: its chunks, the passages that fit, and whether to decline at once."""
+
+    question: str
+    chunks: list[Document]
+    passages: list[str]
+    cut: bool
+    confidence: float
+    declines: bool
+
+
+class RagAnswerer:
+    """Answers questions from what `retriever` finds, by `generator` or, where that is None, by quoting.
+
+    Each answer is a Haystack `GeneratedAnswer`: `documents` are the chunks used, `meta` holds `abstained`,
+    `confidence` (of retrieval, 0 to 1), `spans` [(document, start, end)] of quotes or passages, `context_cut`,
+    `prompt_tokens`, `completion_tokens`, `mean_logprob`, `seconds_retrieval`, `seconds`, and with `config.cite`
+    `citations`, `unknown_citations` and `unsupported` sentences.
+    """
+
+    def __init__(
+        self,
+        retriever: HybridSearch,
+        generator: Generator | None = None,
+        config: RagConfig | None = None,
+        language: str = "en",
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        self.retriever = retriever
+        self.generator = generator
+        self.config = config or retriever.config
+        self.language = language
+        self.count_tokens = count_tokens
+        self._tokenizer = Tokenizer(language)
+        self._extractive = ExtractiveGenerator(retriever.embedder, retriever.query_idf, language)
+
+    def answer(self, questions: Sequence[str], about: Sequence[str | None] | None = None) -> list[GeneratedAnswer]:
+        """Answer `questions` in one batch, in order; `seconds` in an answer's meta is its share of the batch."""
+        if not questions:
+            return []
+        started = time.perf_counter()
+        tasks = self._tasks(questions, about)
+        retrieval = (time.perf_counter() - started) / len(questions)
+        answers = self._quote(tasks) if self.generator is None else self._generate(tasks, self.generator)
+        seconds = (time.perf_counter() - started) / len(questions)
+        return [
+            replace(answer, meta={**answer.meta, "seconds_retrieval": retrieval, "seconds": seconds})
+            for answer in answers
+        ]
+
+    def stream(self, question: str, about: str | None = None) -> Iterator[str | GeneratedAnswer]:
+        """Yield the answer's text piece by piece, then the whole `GeneratedAnswer`."""
+        started = time.perf_counter()
+        task = self._tasks([question], [about])[0]
+        retrieval = time.perf_counter() - started
+        if self.generator is None or task.declines:
+            answer = self._quote([task])[0]
+            yield answer.data
+        else:
+            pieces: list[str] = []
+            for piece in self.generator.stream(self._conversation(task)):
+                pieces.append(piece)
+                yield piece
+            answer = self._written(task, "".join(pieces), {})
+        seconds = time.perf_counter() - started
+        yield replace(answer, meta={**answer.meta, "seconds_retrieval": retrieval, "seconds": seconds})
+
+    def confidence(self, question: str, chunks: Sequence[Document]) -> float:
+        """Return how sure it is, 0 to 1, that `chunks` answer `question`.
+
+        The mean of the best cosine and of the best chunk's coverage of the question's terms, weighted by their inverse
+        document frequency.
+        """
+        if not chunks:
+            return 0.0
+        weights = self.retriever.query_idf(question)
+        whole = sum(weights.values())
+        coverage = max(self._held(weights, chunk) for chunk in chunks[:3]) / whole if whole else 0.0
+        cosine = max(_score(chunk, "dense") for chunk in chunks)
+        if not self.config.dense_weight:
+            return coverage
+        return max(0.0, min(1.0, (cosine + coverage) / 2))
+
+    def _held(self, weights: dict[str, float], chunk: Document) -> float:
+        terms = set(self._tokenizer(passage_text(chunk)))
+        return sum(weight for term, weight in weights.items() if term in terms)
+
+    def _tasks(self, questions: Sequence[str], about: Sequence[str | None] | None) -> list[_Task]:
+        found = self.retriever.retrieve_many(questions, about, self.config.top_k)
+        return [self._task(question, chunks) for question, chunks in zip(questions, found, strict=True)]
+
+    def _task(self, question: str, chunks: list[Document]) -> _Task:
+        confidence = self.confidence(question, chunks)
+        threshold = self.config.abstain_below
+        declines = not chunks or (threshold is not None and confidence < threshold)
+        texts = [passage_text(chunk) for chunk in chunks]
+        limit = self.config.context_tokens if self.generator is not None else None
+        passages, cut = fit_passages(texts, limit, self.count_tokens)
+        return _Task(question, chunks[: len(passages)], passages, cut, confidence, declines)
+
+    def _conversation(self, task: _Task) -> list[ChatMessage]:
+        return with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
+
+    def _quote(self, tasks: Sequence[_Task]) -> list[GeneratedAnswer]:
+        asked = [task for task in tasks if not task.declines]
+        quoted = iter(self._extractive.answer_many([task.question for task in asked], [task.chunks for task in asked]))
+        answers = []
+        for task in tasks:
+            if task.declines:
+                answers.append(self._declined(task))
+                continue
+            answer = next(quoted)
+            text = answer.text or refusal(self.language)
+            meta = {"abstained": not answer.text, "spans": answer.spans, "quote_confidence": answer.confidence}
+            answers.append(self._answer(task, text, meta))
+        return answers
+
+    def _generate(self, tasks: Sequence[_Task], generator: Generator) -> list[GeneratedAnswer]:
+        asked = [task for task in tasks if not task.declines]
+        replies = iter(generator.generate([self._conversation(task) for task in asked]) if asked else ())
+        answers = []
+        for task in tasks:
+            if task.declines:
+                answers.append(self._declined(task))
+            else:
+                reply = next(replies)
+                answers.append(self._written(task, reply.text or "", dict(reply.meta)))
+        return answers
+
+    def _declined(self, task: _Task) -> GeneratedAnswer:
+        return self._answer(task, refusal(self.language), {"abstained": True, "spans": []})
+
+    def _written(self, task: _Task, text: str, reply_meta: dict[str, Any]) -> GeneratedAnswer:
+        usage = reply_meta.get("usage") or {}
+        meta: dict[str, Any] = {
+            "abstained": is_refusal(without_citations(text)),
+            "spans": [(document_of(c), c.meta.get("start"), c.meta.get("end")) for c in task.chunks],
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "mean_logprob": reply_meta.get("mean_logprob"),
+        }
+        if self.config.cite:
+            meta.update(check_citations(text, task.passages, self._tokenizer))
+        return self._answer(task, text, meta)
+
+    def _answer(self, task: _Task, text: str, meta: dict[str, Any]) -> GeneratedAnswer:
+        from haystack.dataclasses import GeneratedAnswer
+
+        common = {
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "context_cut": task.cut,
+            "confidence": task.confidence,
+        }
+        return GeneratedAnswer(data=text, query=task.question, documents=task.chunks, meta={**common, **meta})
+
+
+def _score(chunk: Document, stage: str) -> float:
+    return float(chunk.meta.get("scores", {}).get(stage, 0.0))
+
+
+def check_citations(answer: str, passages: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """Check `[n]` in `answer` against `passages`.
+
+    Returns `citations` (numbers of passages that exist), `unknown_citations` (numbers that name none), and
+    `unsupported`: sentences that cite a passage which holds less than half of their words, all of them where a
+    sentence holds a number that the passage does not.
+    """
+    from rag.chunking import sentence_starts
+
+    numbers = cited_numbers(answer)
+    starts = sentence_starts(answer)
+    sentences = [answer[a:b].strip() for a, b in zip(starts, [*starts[1:], len(answer)], strict=True)]
+    unsupported = []
+    for sentence in sentences:
+        cited = [passages[number - 1] for number in cited_numbers(sentence) if 0 < number <= len(passages)]
+        if cited and not _is_carried(without_citations(sentence), " ".join(cited), tokenizer):
+            unsupported.append(without_citations(sentence))
+    known = [number for number in numbers if 0 < number <= len(passages)]
+    return {
+        "citations": known,
+        "unknown_citations": [number for number in numbers if number not in known],
+        "unsupported": unsupported,
+    }
+
+
+def _is_carried(sentence: str, passage: str, tokenizer: Tokenizer) -> bool:
+    words = set(tokenizer.words(sentence))
+    held = words.intersection(tokenizer(passage))
+    numbers = {word for word in words if word[0].isdigit()}
+    return numbers <= held and 2 * len(held) >= len(words)
+
+
+def calibrate_abstention(questions: Sequence[Question], answerer: RagAnswerer) -> AbstentionCalibration:
+    """Find the confidence under which to decline, on dev questions of both kinds.
+
+    The threshold maximises the mean of the shares answered and declined rightly (Youden's J). Raises `ValueError`
+    unless there are answerable and unanswerable questions.
+    """
+    found = answerer.retriever.retrieve_many(
+        [question.question for question in questions], [question.about for question in questions], answerer.config.top_k
+    )
+    scores = [answerer.confidence(q.question, chunks) for q, chunks in zip(questions, found, strict=True)]
+    answerable = [score for score, question in zip(scores, questions, strict=True) if question.answerable]
+    others = [score for score, question in zip(scores, questions, strict=True) if not question.answerable]
+    area = roc_auc(answerable, others)
+    threshold = max(sorted({0.0, *scores}), key=lambda cut: _balanced(answerable, others, cut))
+    return AbstentionCalibration(
+        threshold, area, _share_from(answerable, threshold), 1 - _share_from(others, threshold)
+    )
+
+
+def _share_from(scores: Sequence[float], threshold: float) -> float:
+    return sum(score >= threshold for score in scores) / len(scores)
+
+
+def _balanced(answerable: Sequence[float], others: Sequence[float], threshold: float) -> float:
+    return _share_from(answerable, threshold) - _share_from(others, threshold)

@@ -1,0 +1,275 @@
+"""Answers quoted from the documents, without a model that writes: the sentences, list items or table rows that fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag.chunking import Block, block_parts, count_words, scan_blocks
+from rag.lexical import Tokenizer
+from rag.prompts import heading_line
+
+if TYPE_CHECKING:
+    from haystack import Document
+
+    from rag.embedding import Embedder
+
+IdfOf = Callable[[str], dict[str, float]]
+"""From a question to the inverse document frequency of each of its index terms."""
+
+_MOST_EMBEDDED = 12
+"""Quotes per question that are compared by embedding: the best by words."""
+
+_HEADING_CREDIT = 0.4
+"""What a question's word counts that stands in the section's headings and not in the quote itself."""
+
+_STEPS = re.compile(r"\b(how (do|does|can|should|to)|steps?|procedure|what should|как)\b", re.IGNORECASE)
+_AMOUNT = re.compile(r"\b(how (many|much|long|far|often|fast|high|old|big|heavy)|сколько|как часто|как долго)\b", re.I)
+_VALUE = re.compile(
+    r"\bwhat (is|are) the [\w ,-]*\b(pressure|torque|capacity|speed|limit|voltage|temperature|weight|size|height|"
+    r"width|length|interval|distance|number|rating|range|version|port|value|timeout|default)\b",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"(\*\*|__|`+)")
+_ITEM_MARK = re.compile(r"^\s*(?:[-*+•]|\d{1,9}[.)])\s+")
+
+
+@dataclass(frozen=True)
+class Quote:
+    """One sentence, list item or table row: its span in the document, and its text without markup."""
+
+    document: str
+    start: int
+    end: int
+    text: str
+    block: int
+    """Number of the block it is part of, within its chunk."""
+    chunk: int
+    """Rank of its chunk, from 0."""
+    kind: str
+    words: int
+
+
+@dataclass(frozen=True)
+class ExtractiveAnswer:
+    """Quoted text, where each quote stands, and how well the best one fits the question, 0 to 1."""
+
+    text: str
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Scored:
+    quote: Quote
+    score: float
+
+
+class ExtractiveGenerator:
+    """Quotes at most `max_words` words from the chunks given.
+
+    Quotes are ranked by the question's words they hold (weighted by `idf` where given), by the cosine between question
+    and quote (where `embedder` is given), and by their chunk's rank; amounts are preferred where an amount is asked.
+    """
+
+    def __init__(
+        self, embedder: Embedder | None = None, idf: IdfOf | None = None, language: str = "en", max_words: int = 45
+    ) -> None:
+        self.embedder = embedder
+        self.idf = idf
+        self.max_words = max_words
+        self._tokenizer = Tokenizer(language)
+
+    def answer(self, question: str, chunks: Sequence[Document]) -> ExtractiveAnswer:
+        """Return the quotes of `chunks` (best first) that answer `question`; empty where there is nothing to quote."""
+        return self.answer_many([question], [chunks])[0]
+
+    def answer_many(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[ExtractiveAnswer]:
+        """Answer several questions, each from its own chunks; the quotes are embedded together."""
+        pools = [self._by_words(question, found) for question, found in zip(questions, chunks, strict=True)]
+        pools = self._with_cosines(questions, pools)
+        return [
+            self._compose(question, pool, found) for question, pool, found in zip(questions, pools, chunks, strict=True)
+        ]
+
+    def _by_words(self, question: str, chunks: Sequence[Document]) -> list[_Scored]:
+        """Return the quotes ranked by words alone, best first."""
+        weights = self._weights(question)
+        asks_amount = bool(_AMOUNT.search(question) or _VALUE.search(question))
+        scored = []
+        for rank, chunk in enumerate(chunks):
+            heading = set(self._tokenizer(heading_line(chunk)))
+            for quote in quotes_of(chunk, rank):
+                score = self._coverage(quote.text, heading, weights) - 0.03 * rank
+                if asks_amount:
+                    score += 0.15 if re.search(r"\d", quote.text) else -0.05
+                if quote.words < 4 or quote.text.endswith("?"):
+                    score -= 0.2
+                scored.append(_Scored(quote, score))
+        return sorted(scored, key=lambda item: (-item.score, item.quote.chunk, item.quote.start))
+
+    def _weights(self, question: str) -> dict[str, float]:
+        if self.idf is not None:
+            return self.idf(question)
+        return dict.fromkeys(self._tokenizer(question), 1.0)
+
+    def _coverage(self, text: str, heading: set[str], weights: dict[str, float]) -> float:
+        """Return the share of the question's weight that stands in the quote, its headings counting in part."""
+        whole = sum(weights.values())
+        terms = set(self._tokenizer(text))
+        held = sum(
+            weight if term in terms else _HEADING_CREDIT * weight if term in heading else 0.0
+            for term, weight in weights.items()
+        )
+        return held / whole if whole else 0.0
+
+    def _with_cosines(self, questions: Sequence[str], pools: list[list[_Scored]]) -> list[list[_Scored]]:
+        """Return each pool's best quotes, their scores the mean of words and cosine."""
+        pools = [_distinct(pool)[:_MOST_EMBEDDED] for pool in pools]
+        texts = [item.quote.text for pool in pools for item in pool]
+        if self.embedder is None or not texts:
+            return pools
+        asked = self.embedder.embed_queries(list(questions))
+        vectors = self.embedder.embed_documents(texts)
+        ranked, first = [], 0
+        for vector, pool in zip(asked, pools, strict=True):
+            cosines = vectors[first : first + len(pool)] @ vector
+            first += len(pool)
+            mixed = [
+                _Scored(item.quote, 0.5 * item.score + 0.5 * float(cosine))
+                for item, cosine in zip(pool, cosines, strict=True)
+            ]
+            ranked.append(sorted(mixed, key=lambda item: -item.score))
+        return ranked
+
+    def _compose(self, question: str, pool: list[_Scored], chunks: Sequence[Document]) -> ExtractiveAnswer:
+        if not pool:
+            return ExtractiveAnswer("")
+        best = pool[0]
+        quotes = self._completed(question, best.quote, chunks) or self._with_second(pool)
+        text = " ".join(_as_sentence(quote.text) for quote in quotes)
+        spans = [(quote.document, quote.start, quote.end) for quote in quotes]
+        return ExtractiveAnswer(text, spans, max(0.0, min(1.0, best.score)))
+
+    def _completed(self, question: str, best: Quote, chunks: Sequence[Document]) -> list[Quote]:
+        """Return the list that `best` introduces, or, where steps are asked for, the steps it is one of."""
+        siblings = quotes_of(chunks[best.chunk], best.chunk)
+        place = siblings.index(best)
+        if best.text.endswith(":"):
+            return self._while_short([best, *_run(siblings, place + 1)])
+        if best.kind == "step" and _STEPS.search(question):
+            start = place
+            while start > 0 and siblings[start - 1].block == best.block:
+                start -= 1
+            steps = _run(siblings, start)
+            return steps if sum(quote.words for quote in steps) <= self.max_words else []
+        return []
+
+    def _while_short(self, quotes: list[Quote]) -> list[Quote]:
+        kept, words = quotes[:1], quotes[0].words
+        for quote in quotes[1:]:
+            words += quote.words
+            if words > self.max_words:
+                break
+            kept.append(quote)
+        return kept
+
+    def _with_second(self, pool: list[_Scored]) -> list[Quote]:
+        """Return the best quote, and the runner-up where it stands beside it and fits nearly as well."""
+        best = pool[0].quote
+        for item in pool[1:3]:
+            beside = item.quote.chunk == best.chunk and abs(item.quote.block - best.block) <= 1
+            short = item.quote.words + best.words <= self.max_words
+            if beside and short and item.score >= 0.9 * pool[0].score:
+                return sorted((best, item.quote), key=lambda quote: quote.start)
+        return [best]
+
+
+def _run(quotes: list[Quote], first: int) -> list[Quote]:
+    """Return the quotes from `first` on that share its block."""
+    if first >= len(quotes):
+        return []
+    return [quote for quote in quotes[first:] if quote.block == quotes[first].block]
+
+
+def _distinct(pool: list[_Scored]) -> list[_Scored]:
+    """Drop quotes whose text occurred before (chunks may overlap)."""
+    return list({item.quote.text: item for item in reversed(pool)}.values())[::-1]
+
+
+def _as_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", ":", ";", "…", "»", '"', ")")) else text + "."
+
+
+def quotes_of(chunk: Document, rank: int = 0) -> list[Quote]:
+    """Return what can be quoted of `chunk`, in reading order: sentences, list items, table rows, code blocks."""
+    text = chunk.content or ""
+    quotes: list[Quote] = []
+    for number, block in enumerate(scan_blocks(text)):
+        if block.kind == "table":
+            quotes.extend(_rows(chunk, block, number, rank))
+        elif block.kind in ("paragraph", "list"):
+            kind = "step" if re.match(r"\s*\d", text[block.start : block.end]) else block.kind
+            for start, end in block_parts(block, text):
+                quotes.extend(_quote(chunk, start, end, number, rank, kind))
+        elif block.kind == "code" and count_words(text[block.start : block.end]) <= 30:
+            quotes.extend(_quote(chunk, block.start, block.end, number, rank, "code"))
+    return quotes
+
+
+def _quote(
+    chunk: Document, start: int, end: int, number: int, rank: int, kind: str, rendered: str | None = None
+) -> list[Quote]:
+    """Return the quote of that span of the chunk, or nothing where it holds no words."""
+    raw = (chunk.content or "")[start:end]
+    text = plain_text(raw) if rendered is None else rendered
+    words = count_words(text)
+    if not words:
+        return []
+    offset = int(chunk.meta.get("start", 0)) + start + len(raw) - len(raw.lstrip())
+    document = str(chunk.meta.get("document", chunk.id))
+    return [Quote(document, offset, offset + len(raw.strip()), text, number, rank, kind, words)]
+
+
+def plain_text(markdown: str) -> str:
+    """Return `markdown` as one line of plain words: no marks of lists, quotes, links, emphasis or code."""
+    lines = [re.sub(r"^\s*(>\s?)+", "", line) for line in markdown.splitlines() if not re.match(r"\s*(```|~~~)", line)]
+    text = " ".join(_ITEM_MARK.sub("", line).strip() for line in lines)
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"<br\s*/?>", " ", text)
+    text = re.sub(r"(?<!\w)\*([^*\s][^*]*)\*(?!\w)", r"\1", _MARKUP.sub("", text))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _rows(chunk: Document, block: Block, number: int, rank: int) -> list[Quote]:
+    """Return the table's rows, each read with the header of its columns."""
+    text = chunk.content or ""
+    parts = block_parts(block, text)
+    lines = text[block.start : block.end].split("\n", 2)
+    has_header = len(lines) > 1 and bool(re.fullmatch(r"[\s|:\-]+", lines[1]))
+    header = cells(lines[0]) if has_header else cells(str(chunk.meta.get("table_header") or ""))
+    quotes: list[Quote] = []
+    for start, end in parts[1:] if has_header else parts:
+        rendered = row_text(header, cells(text[start:end]))
+        quotes.extend(_quote(chunk, start, end, number, rank, "table", rendered))
+    return quotes
+
+
+def cells(row: str) -> list[str]:
+    """Return the cells of a markdown table row as plain text."""
+    return [plain_text(cell) for cell in re.split(r"(?<!\\)\|", row.strip().strip("|"))] if row.strip() else []
+
+
+def row_text(header: Sequence[str], row: Sequence[str]) -> str:
+    """Return a table row as words: the first cell, then each other cell after its column's name."""
+    named = [
+        f"{header[index]}: {cell}" if index and index < len(header) and header[index] else cell
+        for index, cell in enumerate(row)
+        if cell
+    ]
+    if len(named) < 2:
+        return "".join(named)
+    return f"{named[0]} — {', '.join(named[1:])}"
