@@ -7,6 +7,7 @@ An experiment is a TOML file; every mistake in it is reported at once.
     primary_metric = "token_f1"
     seed = 7
     new_documents = true            # ask the slice new-document after the new documents were indexed
+    subset = "60"                   # the adapters saw this nested subset of the facts; leave it out for all
 
     [sample]                        # questions per slice; leave the table out to ask everything
     trained = 30
@@ -96,7 +97,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A whole experiment, checked. `sample` maps slices to numbers of questions, None for all of them."""
+    """A whole experiment, checked. `sample` maps slices to numbers of questions, None for all of them.
+
+    `subset` names the nested subset of the corpus's facts that the adapters were trained on; None for all of them.
+    """
 
     name: str
     corpus: str
@@ -106,6 +110,7 @@ class Experiment:
     primary_metric: str = "token_f1"
     seed: int = 0
     new_documents: bool = False
+    subset: str | None = None
     sample: Mapping[str, int] | None = None
     slice_weights: Mapping[str, float] = field(default_factory=dict)
     batch_size: int = 16
@@ -136,6 +141,7 @@ _TOP: dict[str, tuple[type, ...]] = {
     "primary_metric": (str,),
     "seed": (int,),
     "new_documents": (bool,),
+    "subset": (str,),
     "sample": (dict,),
     "slice_weights": (dict,),
     "batch_size": (int,),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import warnings
@@ -209,3 +210,14 @@ def _content_hash(path: str, size: int, modified: int) -> str:
 def _first_line(error: BaseException) -> str:
     """Return the first line of a library's error, or its class name."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def parameter_count(name: str) -> int:
+    """Return how many parameters the weight files of `name` hold, read from their headers alone."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(model_folder(name).glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    return count

@@ -1,0 +1,84 @@
+"""The command `versus`: its sub-commands, and how it fails.
+
+Each sub-command is a module of `comparison_app.commands` with `register(subparsers)` and a handler that takes the
+parsed arguments and returns the exit code: 0 done, 1 failed with one line, 2 usage. Everything heavy is imported inside
+handlers, so that `versus --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from data_prep.errors import VersusError
+
+COMMANDS = (
+    "demo",
+    "scrape",
+    "questions",
+    "index",
+    "search",
+    "train",
+    "ask",
+    "compare",
+    "report",
+    "app",
+    "doctor",
+)
+_QUIET = {
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `versus` with all its sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="versus",
+        description="Ask retrieval and a fine-tuned model the same questions; learn which to trust on your documents.",
+        epilog="Start with `versus demo`. `versus COMMAND --help` shows each command's options and an example.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"comparison_app.commands.{name}").register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `versus`; returns the exit code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.handler(arguments))
+    except KeyboardInterrupt:
+        return _fail("stopped; what was done is kept, and the same command goes on from there")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if arguments.debug:
+            raise
+        return _fail(_explain(error))
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, VersusError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error} (this is a bug in versus; --debug shows where)"
+
+
+def _fail(message: str) -> int:
+    print("versus: error: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
+    return 1

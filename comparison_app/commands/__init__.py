@@ -1,0 +1,29 @@
+"""One module for each sub-command of `versus`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def add_command(
+    subparsers: Any, name: str, handler: Handler, help_: str, example: str, *, corpus: bool = False
+) -> argparse.ArgumentParser:
+    """Add a sub-command with the options that all have; `example` stands at the end of its help."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help_,
+        description=help_[:1].upper() + help_[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(handler=handler)
+    if corpus:
+        parser.add_argument("--corpus", help="a corpus, by path or name (default: the sample manual)")
+    parser.add_argument("--workspace", help="where all that is made lives (default: $VERSUS_WORKSPACE or ./workspace)")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser

@@ -1,0 +1,147 @@
+"""`versus ask`: one question to several arms, their answers side by side, with sources."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from comparison_app.commands import add_command
+from comparison_app.console import console, print_json
+from comparison_app.errors import ComparisonError
+from comparison_app.experiment import KINDS, ArmSpec
+from comparison_app.workspace import Workspace
+from data_prep.questions import Question
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from comparison_app.predictions import Prediction
+    from data_prep.corpus import Corpus
+
+NO_ANSWER = "no answer in the documents"
+_SHOWN_SOURCES = 3
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "ask",
+        run,
+        "ask one question to several arms, side by side",
+        'versus ask "How long does a full charge take at home?" --arms rag,finetuned',
+        corpus=True,
+    )
+    parser.add_argument("question", help="what to ask")
+    parser.add_argument(
+        "--arms", default="rag-extractive,rag,finetuned", help=f"kinds of arm, separated by commas: {', '.join(KINDS)}"
+    )
+    parser.add_argument("--model", default="pocket", help="base model: pocket, a folder, or a Hugging Face id")
+    parser.add_argument("--adapter", help="adapter of the fine-tuned arms (default: the newest one for this corpus)")
+    parser.add_argument("--raft-adapter", help="adapter of the arm raft (default: likewise, trained with context)")
+    parser.add_argument("--quantization", choices=["nf4"], help="load the base model in 4 bits")
+    parser.add_argument("--endpoint", metavar="URL", help="ask --model at an OpenAI-compatible endpoint instead")
+    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
+    parser.add_argument("--about", metavar="DOCUMENT", help="ask of this one document only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask every arm; exit code 1 only if all of them failed."""
+    if not arguments.question.strip():
+        raise ComparisonError("the question is empty")
+    workspace = Workspace.resolve(arguments.workspace)
+    kinds = _kinds(arguments.arms)
+    if kinds == ["rag-extractive"]:
+        from rag.torchfree import block_torch
+
+        block_torch()
+    corpus = workspace.corpus(arguments.corpus)
+    from comparison_app.arms import ArmFactory
+
+    factory = ArmFactory(workspace, corpus)
+    question = Question(id="asked", question=arguments.question, about=arguments.about)
+    predictions = []
+    for kind in kinds:
+        arm = factory.build(_spec(kind, arguments, workspace, corpus), batch_size=1)
+        predictions += list(arm.answer([question]))
+    titles = {document: entry.title for document, entry in corpus.manifest.items()}
+    if arguments.json:
+        print_json({"question": arguments.question, "corpus": corpus.name, "answers": [asdict(p) for p in predictions]})
+    else:
+        _show(arguments.question, predictions, titles)
+    return 1 if all(prediction.error for prediction in predictions) else 0
+
+
+def _kinds(text: str) -> list[str]:
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ComparisonError(f"--arms knows no {', '.join(unknown) or 'empty list'}; it knows {', '.join(KINDS)}")
+    return list(dict.fromkeys(kinds))
+
+
+def _spec(kind: str, arguments: argparse.Namespace, workspace: Workspace, corpus: Corpus) -> ArmSpec:
+    """Declare the arm of one kind as the command line asks for it."""
+    if kind == "rag-extractive":
+        return ArmSpec(kind, kind, model=None)
+    adapter = None
+    if kind in ("finetuned", "finetuned-rag", "raft"):
+        given = arguments.raft_adapter if kind == "raft" else arguments.adapter
+        adapter = given or newest_adapter(workspace, corpus, context=kind == "raft")
+    endpoint = None if adapter else arguments.endpoint
+    return ArmSpec(
+        kind,
+        kind,
+        model=arguments.model,
+        adapter=adapter,
+        quantization=arguments.quantization,
+        endpoint=endpoint,
+        api_key_env=arguments.api_key_env if endpoint else None,
+    )
+
+
+def newest_adapter(workspace: Workspace, corpus: Corpus, *, context: bool) -> str:
+    """Return the newest adapter that was trained on this corpus's questions, with or without context."""
+    from finetune.run_record import read_run_record
+
+    ids = {question.id for question in corpus.questions("train")}
+    records = {name: read_run_record(workspace.adapter(name)) for name in workspace.adapter_names()}
+    fitting = [name for name, record in records.items() if record.context == context and ids & set(record.trained_ids)]
+    if not fitting:
+        recipe = "pocket-raft" if context else "pocket-live"
+        raise ComparisonError(
+            f"no adapter was trained on {corpus.name}; `versus train {recipe} --corpus {corpus.name}` trains one, "
+            "or leave the fine-tuned arms out with --arms rag,rag-extractive"
+        )
+    return max(fitting, key=lambda name: records[name].finished)
+
+
+def _show(question: str, predictions: list[Prediction], titles: dict[str, str]) -> None:
+    from rich.columns import Columns
+
+    out = console()
+    out.print(f"[bold]{_escape(question)}[/bold]\n")
+    width = max(36, out.width // min(len(predictions), 3) - 2)
+    out.print(Columns([_panel(prediction, titles, width) for prediction in predictions], equal=True))
+
+
+def _panel(prediction: Prediction, titles: dict[str, str], width: int) -> RenderableType:
+    from rich.panel import Panel
+
+    if prediction.error:
+        body, style = f"[red]failed: {_escape(prediction.error)}[/red]", "red"
+    elif prediction.abstained:
+        body, style = f"[dim]{NO_ANSWER}[/dim]", "dim"
+    else:
+        body, style = _escape(prediction.answer), "green"
+    for number, span in enumerate(prediction.documents[:_SHOWN_SOURCES], start=1):
+        title = span.title or titles.get(span.document, span.document)
+        body += f"\n[dim]\\[{number}] {_escape(title)} ({span.document}:{span.start}–{span.end})[/dim]"
+    return Panel(body, title=prediction.arm, subtitle=f"{prediction.seconds:.2f} s", border_style=style, width=width)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,140 @@
+"""`versus compare`: an experiment's arms asked the same questions, scored and reported."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comparison_app.commands import add_command
+from comparison_app.console import console, error_console, print_json, print_table
+from comparison_app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from comparison_app.comparison import Hooks
+    from comparison_app.runner import RunProgress
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "compare",
+        run,
+        "put all arms of an experiment to the same questions, and report which to trust where",
+        "versus compare experiments/manual-full.toml",
+    )
+    parser.add_argument("experiment", help="an experiment file, or the name of one that ships")
+    parser.add_argument("--name", help="name of the run (default: the experiment's name and the time)")
+    parser.add_argument("--resume", action="store_true", help="continue the newest run of this experiment, or --name")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the comparison and show its result."""
+    from comparison_app.comparison import Comparison
+    from comparison_app.experiment import find_experiment
+
+    workspace = Workspace.resolve(arguments.workspace)
+    comparison = Comparison.prepare(find_experiment(arguments.experiment), workspace)
+    name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
+    with live_hooks(quiet=arguments.json) as hooks:
+        folder = comparison.run(name, resume=arguments.resume, hooks=hooks)
+    show_run(folder, as_json=arguments.json)
+    return 0
+
+
+def _run_name(workspace: Workspace, experiment: str, *, resume: bool) -> str:
+    """Return a new run's name, or with `resume` that of the experiment's newest run."""
+    made = sorted(path.parent.name for path in workspace.runs.glob(f"{experiment}-*/experiment.toml"))
+    if resume and made:
+        return made[-1]
+    return f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def live_hooks(*, quiet: bool = False) -> Iterator[Hooks]:
+    """Yield hooks that show stages and a progress bar on standard error."""
+    from comparison_app.comparison import Hooks
+
+    if quiet:
+        yield Hooks()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    err = error_console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=err) as bars:
+        task = bars.add_task("", total=None, left="", visible=False)
+
+        def indexing(done: int, total: int) -> None:
+            bars.update(task, description="  chunks embedded", completed=done, total=total, left="", visible=total > 0)
+
+        def asking(now: RunProgress) -> None:
+            left = f"{now.seconds_left:.0f} s left" if now.seconds_left is not None else ""
+            bars.update(task, description=f"  {now.arm}", completed=now.done, total=now.total, left=left, visible=True)
+
+        def stage(text: str) -> None:
+            bars.update(task, visible=False)
+            bars.reset(task)
+            bars.print(f"[bold]·[/bold] {text}")
+
+        yield Hooks(stage=stage, indexing=indexing, asking=asking)
+        bars.update(task, visible=False)
+
+
+def show_run(folder: Path, *, as_json: bool = False) -> None:
+    """Print a run's scores by slice with intervals, its latency and verdict; or its summary as JSON."""
+    from comparison_app.summary import read_summary
+
+    summary = read_summary(folder / "summary.json")
+    if as_json:
+        print_json(summary)
+        return
+    metric = summary["primary_metric"]
+    slices = [name for name in _slices(summary) if any(_shown(arm, name, metric) for arm in summary["arms"].values())]
+    header = ["arm", *slices, "refusals right", "p50 s"]
+    rows = [
+        [name, *(_shown(arm, slice_, metric) or "–" for slice_ in slices), _refusals(arm), _seconds(arm)]
+        for name, arm in summary["arms"].items()
+    ]
+    title = f"{summary['experiment']}: {metric} on {summary['questions']} questions, mean (95 % interval)"
+    print_table(title, header, rows)
+    failed = {name: arm["errors"] for name, arm in summary["arms"].items() if arm["errors"]}
+    out = console()
+    for name, count in failed.items():
+        out.print(f"[red]{name} failed on {count} questions; they count as wrong[/red]")
+    out.print(f"\n{summary['verdict']}\n", markup=False)
+    out.print(f"report: {folder / 'report.html'}", markup=False)
+
+
+def _slices(summary: dict[str, Any]) -> list[str]:
+    first = next(iter(summary["arms"].values()))
+    return [name for name in first["slices"] if name != "unanswerable"]
+
+
+def _shown(arm: dict[str, Any], slice_: str, metric: str) -> str | None:
+    found = arm["slices"].get(slice_, {}).get(metric)
+    if found is None:
+        return None
+    if found["low"] is None:
+        return f"{found['mean']:.2f}"
+    return f"{found['mean']:.2f} ({found['low']:.2f}–{found['high']:.2f})"
+
+
+def _refusals(arm: dict[str, Any]) -> str:
+    found = arm["slices"].get("unanswerable", {}).get("abstention_accuracy")
+    return "–" if found is None else f"{100 * found['mean']:.0f} %"
+
+
+def _seconds(arm: dict[str, Any]) -> str:
+    middle = arm["latency"]["p50"]
+    return "–" if middle is None else f"{middle:.3f}"

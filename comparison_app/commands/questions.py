@@ -1,0 +1,152 @@
+"""`versus questions`: question files in, splits and slices out, and the checks they must pass."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from comparison_app.commands import add_command
+from comparison_app.console import console, print_json, print_table
+from comparison_app.errors import ComparisonError
+from comparison_app.workspace import Workspace
+
+
+def register(subparsers: Any) -> None:
+    """Add the command and its three actions."""
+    parser = subparsers.add_parser("questions", help="import, split and check the questions of a corpus")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _register_import(actions)
+    _register_split(actions)
+    check = add_command(
+        actions,
+        "check",
+        run_check,
+        "check evidence, duplicates, leaks, paraphrases, slices and the manifest of a corpus",
+        "versus questions check tern-manual",
+    )
+    check.add_argument("corpus", help="a corpus, by path or name")
+
+
+def _register_import(actions: Any) -> None:
+    parser = add_command(
+        actions,
+        "import",
+        run_import,
+        "read question files as people have them (JSONL, JSON, CSV) into a corpus",
+        "versus questions import qa.train.jsonl qa.test.jsonl --into my-manual --map question=prompt",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .jsonl, .json, .csv or .tsv file")
+    parser.add_argument("--into", required=True, metavar="CORPUS", help="the corpus that the documents are in")
+    parser.add_argument(
+        "--map", action="append", default=[], metavar="OURS=THEIRS", help="name a field of the files, say answers=reply"
+    )
+
+
+def _register_split(actions: Any) -> None:
+    parser = add_command(
+        actions,
+        "split",
+        run_split,
+        "share the facts of questions/facts.jsonl out to train, dev and test",
+        "versus questions split my-manual --unseen 0.2 --seed 0",
+    )
+    parser.add_argument("corpus", help="a corpus, by path or name")
+    parser.add_argument(
+        "--unseen", type=float, default=0.2, help="share of the pages kept from training (default: 0.2)"
+    )
+    parser.add_argument("--unseen-documents", metavar="IDS", help="those pages by name instead, separated by commas")
+    parser.add_argument("--dev-documents", metavar="IDS", help="unseen pages that are asked in dev, not in test")
+    parser.add_argument("--trained", type=float, default=0.45, help="share of a page's facts to train (default: 0.45)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Import, and say how many questions went where."""
+    from data_prep.corpus import find_corpus, load_corpus
+    from data_prep.importing import import_questions
+
+    names = dict(_pair(text) for text in arguments.map)
+    workspace = Workspace.resolve(arguments.workspace)
+    corpus = load_corpus(find_corpus(arguments.into, workspace.path))
+    report = import_questions(arguments.files, corpus, names=names)
+    if arguments.json:
+        print_json({"corpus": str(corpus.path), **asdict(report)})
+        return 0
+    print_table(f"{report.questions} questions into {corpus.path}", ["split", "questions"], list(report.splits.items()))
+    print_table("", ["slice", "questions"], sorted(report.slices.items()))
+    if report.repeated:
+        console().print(f"{report.repeated} train questions are repeated in test, to measure memorisation")
+    return 0
+
+
+def run_split(arguments: argparse.Namespace) -> int:
+    """Split the facts and write the question files."""
+    import json
+
+    from data_prep.atomic import write_text
+    from data_prep.facts import SplitPlan, read_facts, split_facts
+    from data_prep.questions import write_questions
+
+    corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
+    folder = corpus.path / "questions"
+    facts = read_facts(folder / "facts.jsonl")
+    new = corpus.new_document_ids()
+    pages = sorted({document for fact in facts for document in fact.documents} - new)
+    unseen, dev = _unseen(arguments, pages)
+    plan = SplitPlan(unseen, dev, frozenset(new), trained_share=arguments.trained, seed=arguments.seed)
+    splits = split_facts(facts, plan)
+    for name in ("train", "dev", "test"):
+        write_questions(folder / f"{name}.jsonl", getattr(splits, name))
+    write_text(folder / "subsets.json", json.dumps(splits.subsets, indent=1) + "\n")
+    counts = {
+        name: dict(Counter(q.slice or "none" for q in getattr(splits, name))) for name in ("train", "dev", "test")
+    }
+    if arguments.json:
+        print_json({"corpus": str(corpus.path), "unseen_documents": sorted(unseen), "slices": counts})
+        return 0
+    rows = [(name, slice_, count) for name, slices in counts.items() for slice_, count in sorted(slices.items())]
+    print_table(f"{len(facts)} facts of {corpus.name}", ["split", "slice", "questions"], rows, numbers_from=2)
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check a corpus; exit code 1 if anything does not hold."""
+    from data_prep.checks import check_corpus
+
+    corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
+    problems = check_corpus(corpus)
+    if arguments.json:
+        print_json({"corpus": str(corpus.path), "problems": [asdict(problem) for problem in problems]})
+        return 1 if problems else 0
+    if not problems:
+        console().print(f"{corpus.name}: every check holds")
+        return 0
+    rows = [(problem.check, problem.where, problem.message) for problem in problems[:50]]
+    print_table(f"{corpus.name}: {len(problems)} problems", ["check", "where", "what"], rows, numbers_from=3)
+    return 1
+
+
+def _pair(text: str) -> tuple[str, str]:
+    ours, separator, theirs = text.partition("=")
+    if not separator or not ours or not theirs:
+        raise ComparisonError(f"--map {text!r}: write it as OURS=THEIRS, say --map answers=reply")
+    return ours, theirs
+
+
+def _unseen(arguments: argparse.Namespace, pages: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the pages that are asked unseen in test and in dev."""
+    import random
+
+    if arguments.unseen_documents:
+        unseen = set(arguments.unseen_documents.split(","))
+        dev = set(arguments.dev_documents.split(",")) if arguments.dev_documents else set()
+        unknown = (unseen | dev) - set(pages)
+        if unknown:
+            raise ComparisonError(f"no facts of a document {', '.join(sorted(unknown))}")
+        return frozenset(unseen), frozenset(dev)
+    chosen = random.Random(arguments.seed).sample(pages, round(arguments.unseen * len(pages)))
+    in_dev = len(chosen) // 5
+    return frozenset(chosen[in_dev:]), frozenset(chosen[:in_dev])

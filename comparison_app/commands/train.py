@@ -1,0 +1,110 @@
+"""`versus train`: an adapter from a recipe and a corpus's questions, with the loss on screen."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from comparison_app.commands import add_command
+from comparison_app.console import console, error_console, print_json
+from comparison_app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from finetune.training import TrainingStep
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "train",
+        run,
+        "train an adapter on a corpus's questions, as a recipe says",
+        "versus train pocket-live --corpus my-manual --name my-adapter",
+        corpus=True,
+    )
+    parser.add_argument("recipe", help="a recipe that ships, by name, or a TOML file")
+    parser.add_argument("--name", help="name of the adapter (default: CORPUS-RECIPE)")
+    parser.add_argument("--model", help="base model instead of the recipe's")
+    parser.add_argument("--subset", metavar="NAME", help="train a nested subset of the facts only, say 60")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and say how it went."""
+    from dataclasses import replace
+
+    from comparison_app.training import train_on_corpus
+    from finetune.config import load_recipe
+
+    workspace = Workspace.resolve(arguments.workspace)
+    corpus = workspace.corpus(arguments.corpus)
+    recipe = load_recipe(arguments.recipe)
+    if arguments.model:
+        recipe = replace(recipe, model=replace(recipe.model, name=arguments.model))
+    name = arguments.name or f"{corpus.name}-{recipe.name}"
+    with live_loss(f"training {name}", quiet=arguments.json) as on_step:
+        record = train_on_corpus(
+            recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
+        )
+    losses = [loss for _, loss in record.losses]
+    if arguments.json:
+        print_json(
+            {
+                "adapter": name,
+                "path": str(workspace.adapters / name),
+                "questions": len(record.trained_ids),
+                "steps": record.steps,
+                "seconds": record.seconds,
+                "first_loss": losses[0] if losses else None,
+                "last_loss": losses[-1] if losses else None,
+                "stopped": record.stopped,
+            }
+        )
+        return 0
+    shown = f"loss {losses[0]:.2f} → {losses[-1]:.3f}" if losses else "no step was made"
+    console().print(
+        f"[bold]{name}[/bold]: {len(record.trained_ids)} questions, {record.steps} steps in {record.seconds:.0f} s, "
+        f"{shown} ({record.stopped}); {workspace.adapters / name}"
+    )
+    return 0
+
+
+@contextmanager
+def live_loss(label: str, *, quiet: bool = False) -> Iterator[Callable[[TrainingStep], None]]:
+    """Yield a function that draws each training step: steps, loss, and a line of the loss so far."""
+    if quiet:
+        yield lambda step: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    history: list[float] = []
+    with Progress(*columns, console=error_console()) as bars:
+        task = bars.add_task(label, total=None, loss="loading the model")
+
+        def on_step(step: TrainingStep) -> None:
+            history.append(step.loss)
+            bars.update(task, completed=step.step, total=step.total, loss=f"loss {step.loss:.3f} {_sparkline(history)}")
+
+        yield on_step
+
+
+def _sparkline(values: list[float], width: int = 24) -> str:
+    """Draw values as a line of block characters, the newest on the right, from 0 to the largest."""
+    size = max(1, -(-len(values) // width))
+    means = [
+        sum(values[start : start + size]) / len(values[start : start + size]) for start in range(0, len(values), size)
+    ]
+    top = max(means) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * value / top))] for value in means)

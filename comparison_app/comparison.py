@@ -1,0 +1,191 @@
+"""A comparison from beginning to end: index, ask, take in the new documents, ask again, score, report.
+
+Its questions' slices are recomputed from the run records of the adapters that take part; a label that disagrees with
+what an adapter was trained on stops the run before anything is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comparison_app.arms import ArmFactory
+from comparison_app.console import Progress
+from comparison_app.errors import ComparisonError
+from comparison_app.evaluation import Evaluation, evaluate
+from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_experiment
+from comparison_app.indexes import rag_config, update_index
+from comparison_app.metrics.scoring import DocumentTexts
+from comparison_app.predictions import AnswerSystem
+from comparison_app.runner import Run, RunProgress, open_run, read_record
+from comparison_app.workspace import Workspace
+from data_prep.corpus import SPLITS, Corpus
+from data_prep.questions import Question
+from data_prep.splits import assign_slices, check_slices
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to hear while a comparison runs; the defaults say nothing."""
+
+    stage: Callable[[str], None] = field(default=lambda text: None)
+    indexing: Progress | None = None
+    asking: Callable[[RunProgress], None] | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An experiment with its corpus and the questions it will ask, checked against the adapters."""
+
+    experiment: Experiment
+    path: Path
+    workspace: Workspace
+    corpus: Corpus
+    questions: tuple[Question, ...]
+
+    @classmethod
+    def prepare(cls, path: Path, workspace: Workspace) -> Comparison:
+        """Read an experiment and draw its questions; raises `VersusError` for anything that cannot be run."""
+        experiment = load_experiment(path)
+        corpus = workspace.corpus(experiment.corpus)
+        asked = draw_sample(experiment, questions_of(experiment, corpus))
+        for spec in experiment.arms:
+            if spec.adapter:
+                _check_adapter(spec, asked, corpus, workspace)
+        return cls(experiment, path, workspace, corpus, tuple(asked))
+
+    def run(self, name: str, *, resume: bool = False, hooks: Hooks | None = None) -> Path:
+        """Ask all arms, write the run folder, and return it."""
+        hooks = hooks or Hooks()
+        folder = self.workspace.runs / name
+        run = open_run(folder, self.path, self.questions, resume=resume, provenance=self._provenance())
+        first = [question for question in self.questions if question.slice != "new-document"]
+        later = [question for question in self.questions if question.slice == "new-document"]
+        self._phase(run, first, include_new=False, hooks=hooks)
+        if later:
+            self._phase(run, later, include_new=True, hooks=hooks)
+        hooks.stage("scoring and writing the report")
+        write_results(run, self.corpus)
+        return folder
+
+    def _phase(self, run: Run, questions: Sequence[Question], *, include_new: bool, hooks: Hooks) -> None:
+        """Bring the indexes up to date and ask every arm what it was not asked yet."""
+        if not any(run.open_questions(spec.name, questions) for spec in self.experiment.arms):
+            return
+        hooks.stage("taking in the new documents" if include_new else f"indexing {self.corpus.name}")
+        for config in {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}:
+            update_index(self.workspace, self.corpus, config, include_new=include_new, progress=hooks.indexing)
+        hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
+        run.ask(self._systems(run, questions), questions, hooks.asking)
+
+    def _systems(self, run: Run, questions: Sequence[Question]) -> list[AnswerSystem]:
+        """Build the arms that still have something to answer."""
+        factory = ArmFactory(self.workspace, self.corpus)
+        return [
+            factory.build(spec, self.experiment.batch_size)
+            for spec in self.experiment.arms
+            if run.open_questions(spec.name, questions)
+        ]
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "corpus": {
+                "name": self.corpus.name,
+                "path": str(self.corpus.path),
+                "fingerprint": self.corpus.fingerprint(include_new=True),
+            },
+            "adapters": {
+                spec.adapter: _adapter_facts(self.workspace.adapter(spec.adapter))
+                for spec in self.experiment.arms
+                if spec.adapter
+            },
+            "models": {
+                spec.model: _model_facts(spec.model)
+                for spec in self.experiment.arms
+                if spec.model and not spec.endpoint
+            },
+        }
+
+
+def questions_of(experiment: Experiment, corpus: Corpus) -> list[Question]:
+    """Return the test questions that an experiment may ask: all, or those whose slice holds for its subset.
+
+    With a subset, a question counts as trained or paraphrase only if its fact is of the subset, and as trained-page
+    only if one of the subset's facts stands on its page; the other slices do not depend on it.
+    """
+    questions = corpus.questions("test")
+    if not questions:
+        raise ComparisonError(
+            f"corpus {corpus.name} has no test questions; bring some with "
+            f"`versus questions import FILE --into {corpus.name}`"
+        )
+    if experiment.subset is None:
+        return questions
+    facts = corpus.subset(experiment.subset)
+    trained = [question for question in corpus.questions("train") if question.fact in facts]
+    computed = assign_slices(questions, trained, corpus.new_document_ids())
+    return [question for question in questions if computed[question.id] == question.slice]
+
+
+def write_results(run: Run, corpus: Corpus) -> Evaluation:
+    """Score a run's predictions and write `summary.json` and the reports into its folder."""
+    from comparison_app.report import write_report
+    from comparison_app.summary import summarise, write_summary
+
+    before, after = (
+        {document.id: document.content or "" for document in corpus.documents(include_new=new)} for new in (False, True)
+    )
+    texts = DocumentTexts(before, after)
+    evaluation = evaluate(run.experiment, run.questions(), run.predictions(), texts, _embed())
+    summary = summarise(run.name, evaluation, read_record(run.folder))
+    write_summary(run.folder / "summary.json", summary)
+    write_report(run.folder, evaluation, summary)
+    return evaluation
+
+
+def _embed() -> Callable[[Sequence[str]], Any]:
+    """Return the default embedder's function of texts, for semantic similarity."""
+    from rag.config import RagConfig
+    from rag.embedding import Embedder
+
+    embedder = Embedder.from_config(RagConfig())
+    return lambda texts: embedder.embed_documents(list(texts))
+
+
+def _check_adapter(spec: ArmSpec, asked: Sequence[Question], corpus: Corpus, workspace: Workspace) -> None:
+    """Recompute the slices of the questions for one adapter, and refuse labels that disagree."""
+    from finetune.run_record import read_run_record
+
+    record = read_run_record(workspace.adapter(spec.adapter or ""))
+    known = {question.id: question for split in SPLITS for question in corpus.questions(split)}
+    missing = [name for name in record.trained_ids if name not in known]
+    if missing:
+        raise ComparisonError(
+            f"adapter {spec.adapter} was trained on {len(missing)} questions that corpus {corpus.name} does not hold, "
+            f"first {missing[0]!r}: it was made for another corpus or before its questions changed; train it again"
+        )
+    trained = [known[name] for name in record.trained_ids]
+    computed = assign_slices(asked, trained, corpus.new_document_ids())
+    check_slices(asked, computed, f"adapter {spec.adapter}")
+
+
+def _adapter_facts(folder: Path) -> dict[str, Any]:
+    from finetune.run_record import read_run_record
+
+    record = read_run_record(folder)
+    return {
+        "weights_sha256": hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest(),
+        "data_sha256": record.data_sha256,
+        "recipe": record.recipe.get("name"),
+        "seconds": record.seconds,
+        "steps": record.steps,
+    }
+
+
+def _model_facts(name: str) -> dict[str, Any]:
+    from finetune.models import base_fingerprint, parameter_count
+
+    return {"fingerprint": base_fingerprint(name), "parameters": parameter_count(name)}
