@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from data_prep.questions import Question
 
 
+SHORT_ROW = 128
+"""Tokens that a packed row may have even if every example of its batch is shorter."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One training example; `input_ids` and `labels` have equal length, labels of the prompt are `IGNORED`."""
@@ -107,7 +111,8 @@ def as_rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
 class Collator:
     """Lay the examples of a batch into rows; a token sees the earlier tokens of its own example, nothing else.
 
-    With `packing` the rows are as few as hold the batch, of at most `max_length` tokens; without, one per example.
+    With `packing` the rows are as few as hold the batch, each as long as the longest example but at least `SHORT_ROW`
+    and at most `max_length` tokens: longer rows waste attention on what the mask hides. Without, one row per example.
     Called with rows of `as_rows`, it returns input_ids, position_ids and labels of shape (b, t), and a boolean
     attention_mask of shape (b, 1, t, t).
     """
@@ -122,7 +127,8 @@ class Collator:
 
         examples = [(row["input_ids"], row["labels"]) for row in rows]
         lengths = [len(ids) for ids, _ in examples]
-        plan = plan_rows(lengths, self.max_length) if self.packing else [[i] for i in range(len(examples))]
+        length = max(*lengths, min(SHORT_ROW, self.max_length))
+        plan = plan_rows(lengths, length) if self.packing else [[i] for i in range(len(examples))]
         batch = pack(examples, plan, pad_token=self.pad_token)
         return {
             "input_ids": batch.input_ids,

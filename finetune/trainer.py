@@ -16,6 +16,7 @@ from finetune.checkpoints import seal
 from finetune.config import Recipe
 from finetune.dataset import Collator
 from finetune.errors import TrainingError
+from finetune.packing import IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,17 @@ def make_trainer(
     from trl import SFTTrainer
 
     class ScheduledTrainer(SFTTrainer):  # type: ignore[misc]
-        """SFTTrainer whose learning rate follows steps or time, whichever is further."""
+        """SFTTrainer whose learning rate follows steps or time, whichever is further.
+
+        On a CPU it projects only the answers' positions onto the vocabulary; trl does so on GPUs alone.
+        """
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            if device != "cpu" or return_outputs:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return answer_loss(model, inputs, num_items_in_batch)
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             from torch.optim.lr_scheduler import LambdaLR
@@ -118,6 +129,28 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> torch.Tensor:
+    """Return the cross entropy of the labelled tokens of a batch, summed and divided by `num_items` (default: mean).
+
+    The output embeddings are applied to the hidden states before a labelled token only, in float32 for the softmax.
+    """
+    from torch.nn.functional import cross_entropy, linear
+
+    base = model.get_base_model()
+    hidden = base.base_model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        position_ids=inputs["position_ids"],
+        use_cache=False,
+    ).last_hidden_state[:, :-1]
+    labels = inputs["labels"][:, 1:]
+    trained = labels != IGNORED
+    head = base.get_output_embeddings()
+    logits = linear(hidden[trained].to(head.weight.dtype), head.weight, head.bias).float()
+    total = cross_entropy(logits, labels[trained], reduction="sum")
+    return total / (num_items if num_items is not None else trained.sum().clamp(min=1))
 
 
 def _arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
 from finetune.checkpoints import begin, latest_checkpoint
 from finetune.config import Recipe
+from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, as_rows, build_examples, data_hash
 from finetune.errors import TrainingDataError, TrainingError
 from finetune.loss_plot import write_loss_plot
@@ -76,6 +77,8 @@ def train_adapter(
             dtype=recipe.model.dtype,
             device=device,
         )
+        if device == "cpu":
+            use_float32_attention(model)
         data = _prepare(recipe, questions, dev, tokenizer, passages, model_context(recipe.model.name))
         scratch = output.parent / f".{output.name}.training"
         checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
