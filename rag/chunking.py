@@ -24,7 +24,7 @@ SECTION_SEPARATOR = " › "
 _OVERFLOW = 1.5
 """A block is kept whole up to this many times `chunk_words`."""
 
-_FEW_WORDS = 30
+_FEW_WORDS = 20
 """A chunk of fewer words than this takes in what follows, also across a heading or into a block that must be cut."""
 
 _WORD = re.compile(r"\w+(?:[-.'’/]\w+)*")
@@ -297,8 +297,13 @@ def _closes(open_units: list[_Unit], unit: _Unit, config: RagConfig) -> bool:
 
 
 def _piece(units: list[_Unit]) -> _Piece:
-    filled = next((unit for unit in units if unit.block.kind != "heading"), units[-1])
-    return _Piece(units[0].start, units[-1].end, filled.section, units[0].table_header)
+    """Join `units`; the piece's section is the one that most of its words stand in."""
+    words: dict[tuple[str, ...], int] = {}
+    for unit in units:
+        if unit.block.kind != "heading":
+            words[unit.section] = words.get(unit.section, 0) + unit.words
+    section = max(words, key=lambda path: words[path]) if words else units[-1].section
+    return _Piece(units[0].start, units[-1].end, section, units[0].table_header)
 
 
 def _units(text: str, config: RagConfig) -> Iterator[_Unit]:

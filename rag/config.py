@@ -173,3 +173,14 @@ PRESETS: dict[str, RagConfig] = {
     ),
 }
 """`default`; `car-manual` and `intent-labels` repeat the settings of two earlier systems."""
+
+
+def index_file_name(config: RagConfig) -> str:
+    """Return the name of the index file for `config` within a corpus's index folder.
+
+    `index.sqlite` for the default chunks and embedder; others have a name of their own, so that arms of different
+    settings stand side by side.
+    """
+    made_by = {"chunks": config.chunk_hash(), "embedder": config.embedder, "prefix": config.passage_prefix}
+    default = {"chunks": RagConfig().chunk_hash(), "embedder": BUNDLED_EMBEDDER, "prefix": ""}
+    return "index.sqlite" if made_by == default else f"index-{_hash(made_by)[:8]}.sqlite"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-_KEPT_TOGETHER = 256
+_KEPT_TOGETHER = 128
 """Embeddings kept per small transaction: what a killed run loses at most."""
 
 

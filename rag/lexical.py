@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from zipfile import BadZipFile
 
 from rag.errors import StoreError
 
@@ -127,7 +128,7 @@ def make_lexical_index(engine: str, passages: Sequence[str], tokenizer: Tokenize
     return Bm25sIndex.build(passages, tokenizer)
 
 
-def best_hits(scores: NDArray[np.float32], k: int, allowed: Mask | None) -> Hits:
+def best_hits(scores: NDArray[np.float32], k: int, allowed: Mask | None = None) -> Hits:
     """Return the positions and values of the `k` highest positive scores; ties go to the lower position.
 
     Zeros are dropped before the partial sort, which is what makes this fast on sparse scores.
@@ -201,7 +202,7 @@ class Bm25sIndex:
                 arrays = {name: stored[name] for name in ("data", "indices", "indptr")}
                 size = int(stored["size"])
             vocabulary = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise StoreError(f"{path}: the BM25 index is damaged ({error})") from error
         if not vocabulary:
             return cls(None, tokenizer, size)
