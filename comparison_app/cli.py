@@ -82,3 +82,7 @@ def _explain(error: Exception) -> str:
 def _fail(message: str) -> int:
     print("versus: error: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
     return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

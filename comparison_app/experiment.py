@@ -39,15 +39,11 @@ from pathlib import Path
 from typing import Any
 
 from comparison_app.errors import ExperimentError
+from comparison_app.kinds import ADAPTED, CLOSED_BOOK, EXTRACTIVE, KINDS
 from comparison_app.metrics.scoring import ABSTENTION, METRICS, TEXT_METRICS
 from data_prep.questions import SLICES, Question
 
-KINDS = ("base", "finetuned", "rag", "finetuned-rag", "raft", "rag-extractive")
-"""The kinds of arm, see DESIGN section 3."""
 OVERALL = "overall"
-EXTRACTIVE = "rag-extractive"
-_ADAPTED = {"finetuned", "finetuned-rag", "raft"}
-_CLOSED_BOOK = {"base", "finetuned"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class ArmSpec:
     @property
     def retrieves(self) -> bool:
         """Whether the arm reads documents."""
-        return self.kind not in _CLOSED_BOOK
+        return self.kind not in CLOSED_BOOK
 
     @property
     def generator(self) -> str:
@@ -295,11 +291,11 @@ def _one_arm(arm: Mapping[str, Any]) -> list[str]:
     kind = arm.get("kind")
     if kind not in KINDS:
         return [*problems, f"kind {kind!r} is not one of {', '.join(KINDS)}"]
-    if kind in _ADAPTED and not arm.get("adapter"):
+    if kind in ADAPTED and not arm.get("adapter"):
         problems.append(f"kind {kind} needs an adapter")
-    if kind not in _ADAPTED and "adapter" in arm:
+    if kind not in ADAPTED and "adapter" in arm:
         problems.append(f"kind {kind} takes no adapter")
-    if kind in _CLOSED_BOOK and ("preset" in arm or "rag" in arm):
+    if kind in CLOSED_BOOK and ("preset" in arm or "rag" in arm):
         problems.append(f"kind {kind} retrieves nothing: leave preset and rag out")
     if kind == EXTRACTIVE and ("model" in arm or "endpoint" in arm):
         problems.append(f"kind {kind} has no model")

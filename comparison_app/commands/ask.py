@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from comparison_app.commands import add_command
 from comparison_app.console import console, print_json
 from comparison_app.errors import ComparisonError
-from comparison_app.experiment import KINDS, ArmSpec
+from comparison_app.kinds import ADAPTED, EXTRACTIVE, KINDS
 from comparison_app.workspace import Workspace
 from data_prep.questions import Question
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from comparison_app.experiment import ArmSpec
     from comparison_app.predictions import Prediction
     from data_prep.corpus import Corpus
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ComparisonError("the question is empty")
     workspace = Workspace.resolve(arguments.workspace)
     kinds = _kinds(arguments.arms)
-    if kinds == ["rag-extractive"]:
+    if kinds == [EXTRACTIVE]:
         from rag.torchfree import block_torch
 
         block_torch()
@@ -83,10 +84,12 @@ def _kinds(text: str) -> list[str]:
 
 def _spec(kind: str, arguments: argparse.Namespace, workspace: Workspace, corpus: Corpus) -> ArmSpec:
     """Declare the arm of one kind as the command line asks for it."""
-    if kind == "rag-extractive":
+    from comparison_app.experiment import ArmSpec
+
+    if kind == EXTRACTIVE:
         return ArmSpec(kind, kind, model=None)
     adapter = None
-    if kind in ("finetuned", "finetuned-rag", "raft"):
+    if kind in ADAPTED:
         given = arguments.raft_adapter if kind == "raft" else arguments.adapter
         adapter = given or newest_adapter(workspace, corpus, context=kind == "raft")
     endpoint = None if adapter else arguments.endpoint
