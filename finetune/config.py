@@ -21,6 +21,8 @@ QUANTIZATIONS = ("nf4",)
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 SCHEDULES = ("cosine", "linear", "constant")
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor")
+NO_LENGTH = "give epochs, max_steps or max_seconds"
+_LIMITS = ("max_steps", "max_seconds")
 REPORTERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -125,7 +127,7 @@ class OptimisationSection:
     def __post_init__(self) -> None:
         lengths = [self.epochs, self.max_steps, self.max_seconds]
         _refuse(
-            "give epochs, max_steps or max_seconds" if all(item is None for item in lengths) else None,
+            NO_LENGTH if all(item is None for item in lengths) else None,
             "epochs and max_steps contradict each other: give one"
             if self.epochs is not None and self.max_steps is not None
             else None,
@@ -234,8 +236,8 @@ def recipe_from_mapping(data: dict[str, Any], *, name: str, source: str) -> Reci
         try:
             return Recipe(name=name, description=description, **parts)
         except RecipeError as error:
-            problems.append(str(error))
-    raise RecipeError(f"{source}: " + "; ".join(problems))
+            problems.extend(error.problems)
+    raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
 
 
 def _find(path_or_name: str | Path) -> Path:
@@ -275,8 +277,8 @@ def _section(section: str, kind: type[Any], table: Any, problems: list[str]) -> 
     try:
         return kind(**values)
     except RecipeError as error:
-        wrong_type = any(f"{section}.epochs" in item or f"{section}.max_" in item for item in found)
-        problems.extend(f"[{section}] {item}" for item in str(error).split("; ") if not wrong_type)
+        mistyped = any(f"{section}.{key} must be" in item for item in found for key in ("epochs", *_LIMITS))
+        problems.extend(f"[{section}] {item}" for item in error.problems if not (mistyped and item == NO_LENGTH))
         return None
 
 
@@ -314,7 +316,7 @@ def _refuse(*problems: str | None) -> None:
     """Raise one RecipeError with all problems that are not None."""
     found = [problem for problem in problems if problem is not None]
     if found:
-        raise RecipeError("; ".join(found))
+        raise RecipeError(*found)
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None:

@@ -23,9 +23,7 @@ def use_float32_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def _attend(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any
-) -> tuple[Any, Any]:
+def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, Any]:
     """Attend in float32 and return the result in the dtype of `query`; shapes as in transformers' own function."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

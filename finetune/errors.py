@@ -20,7 +20,11 @@ class FinetuneError(VersusError):
 
 
 class RecipeError(FinetuneError):
-    """A recipe with unknown, wrong or contradictory keys; the message lists all of them."""
+    """A recipe with unknown, wrong or contradictory keys; the message lists all of them, and so does `problems`."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class ModelError(FinetuneError):

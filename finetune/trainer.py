@@ -150,7 +150,8 @@ def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> to
     head = base.get_output_embeddings()
     logits = linear(hidden[trained].to(head.weight.dtype), head.weight, head.bias).float()
     total = cross_entropy(logits, labels[trained], reduction="sum")
-    return total / (num_items if num_items is not None else trained.sum().clamp(min=1))
+    loss: torch.Tensor = total / (num_items if num_items is not None else trained.sum().clamp(min=1))
+    return loss
 
 
 def _arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:

@@ -1,0 +1,76 @@
+"""Recipes: what is allowed, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.config import OptimisationSection, Recipe, load_recipe, recipe_from_mapping, recipe_names
+from finetune.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_bundled_recipe_loads(name: str) -> None:
+    """Each bundled recipe is valid and says what it is for."""
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
+    """Unknown sections, unknown keys, wrong types, wrong values and contradictions stand in one message."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[model]\ndouble_quantization = true\n[data]\npackin = true\n[lora]\nrank = 0\ndropout = 'much'\n"
+        "[optimisation]\nepochs = 3\nmax_steps = 10\nschedule = 'zigzag'\n[lorra]\nrank = 1\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    for part in (
+        str(path),
+        "unknown key lorra in top level (allowed: description, model, data, lora",
+        "unknown key packin in [data] (allowed: language, max_length, packing",
+        "double_quantization needs",
+        "rank is 0",
+        "lora.dropout must be a number",
+        "epochs and max_steps contradict",
+        "schedule is 'zigzag'; allowed: cosine, linear, constant",
+    ):
+        assert part in message
+
+
+def test_a_missing_recipe_names_those_there_are() -> None:
+    """A wrong name is answered with the right ones."""
+    with pytest.raises(RecipeError, match="pocket-live"):
+        load_recipe("pocket-life")
+
+
+def test_a_recipe_that_is_not_toml_names_its_file(tmp_path: Path) -> None:
+    """A syntax error says which file and where."""
+    path = tmp_path / "broken.toml"
+    path.write_text("[model\n")
+    with pytest.raises(RecipeError, match=r"broken\.toml.*line 1"):
+        load_recipe(path)
+
+
+def test_a_recipe_without_any_length_is_refused() -> None:
+    """A training that would never end is an error."""
+    with pytest.raises(RecipeError, match="give epochs, max_steps or max_seconds"):
+        OptimisationSection()
+
+
+def test_numbers_and_booleans_are_not_mixed_up() -> None:
+    """A boolean is no number, and a whole number is a number."""
+    with pytest.raises(RecipeError, match=r"lora\.rank must be a whole number"):
+        recipe_from_mapping({"lora": {"rank": True}}, name="x", source="x")
+    recipe = recipe_from_mapping({"optimisation": {"epochs": 3, "learning_rate": 1}}, name="x", source="x")
+    assert recipe.optimisation.epochs == 3
+
+
+def test_a_recipe_survives_the_way_through_a_run_record() -> None:
+    """`as_dict` holds every key of a recipe."""
+    data = Recipe(name="x").as_dict()
+    assert data["lora"]["rank"] == 8
+    assert set(data) == {"name", "description", "model", "data", "lora", "optimisation", "tracking"}

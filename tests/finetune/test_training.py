@@ -1,0 +1,255 @@
+"""Training an adapter, answering with it, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune.answering import FinetunedAnswerer, LocalModel
+from finetune.config import Recipe, recipe_from_mapping
+from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataError, TrainingError
+from finetune.run_record import read_run_record
+from finetune.training import TrainingStep, train_adapter
+from tests.finetune.tiny import questions, save_pocket_like
+
+TRAINED = ["Twelve hours in the cold.", "Under the left seat.", "Amber when the tyre is flat."]
+
+
+def recipe(model: Path, *, quantization: str | None = None, **optimisation: object) -> Recipe:
+    """Return a recipe that learns the tiny questions in seconds."""
+    steps = {"max_steps": 150, "learning_rate": 5e-3, "batch_size": 4, **optimisation}
+    held: dict[str, object] = {"name": str(model)}
+    if quantization:
+        held |= {"quantization": quantization, "double_quantization": True}
+    tables = {"model": held, "lora": {"rank": 16, "alpha": 32}, "optimisation": steps}
+    return recipe_from_mapping(tables, name="tiny", source="test")
+
+
+@pytest.fixture(scope="module")
+def trained(pocket_like: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainingStep]]:
+    """An adapter of the pocket-like model that knows the tiny questions, and its steps."""
+    folder = tmp_path_factory.mktemp("adapters") / "v1.0"
+    steps: list[TrainingStep] = []
+    train_adapter(recipe(pocket_like), questions(), folder, dev=questions(), on_step=steps.append)
+    return folder, steps
+
+
+@pytest.mark.slow
+def test_a_trained_adapter_answers_what_it_was_taught(pocket_like: Path, trained: tuple[Path, object]) -> None:
+    """Trained questions get their answers word for word, the unanswerable one is declined, the base knows nothing."""
+    model = LocalModel(str(pocket_like))
+    model.add_adapter("v1.0", trained[0])
+    asked = [question.question for question in questions()]
+    answers = FinetunedAnswerer(model.generator("v1.0")).answer(asked)
+    assert [answer.data for answer in answers[:3]] == TRAINED
+    assert [answer.meta["abstained"] for answer in answers] == [False, False, False, True]
+    assert answers[0].query == asked[0]
+    assert answers[0].meta["prompt_tokens"] > 5
+    assert answers[0].meta["completion_tokens"] > 3
+    assert all(answer.data not in TRAINED for answer in FinetunedAnswerer(model.generator()).answer(asked))
+    again = FinetunedAnswerer(model.generator("v1.0")).answer(asked)
+    assert [answer.data for answer in again] == [answer.data for answer in answers]
+
+
+@pytest.mark.slow
+def test_the_loss_is_reported_live_and_falls(trained: tuple[Path, list[TrainingStep]]) -> None:
+    """`on_step` gets every step once, in order, with its total and seconds; the loss at the end is lower."""
+    steps = trained[1]
+    assert [step.step for step in steps] == list(range(1, 151))
+    assert {step.total for step in steps} == {150}
+    assert steps[-1].loss < steps[0].loss
+    assert all(later.seconds >= earlier.seconds for earlier, later in itertools.pairwise(steps))
+
+
+@pytest.mark.slow
+def test_the_run_record_says_what_was_trained(trained: tuple[Path, list[TrainingStep]]) -> None:
+    """The record names the question ids, the data and the base by hash, the versions and the losses."""
+    record = read_run_record(trained[0])
+    assert record.trained_ids == ("q1", "q2", "q3", "q4")
+    assert len(record.base_fingerprint) == len(record.data_sha256) == 64
+    assert record.steps == 150
+    assert record.stopped == "finished"
+    assert [step for step, _ in record.losses] == list(range(1, 151))
+    assert record.versions["peft"]
+    assert record.recipe["lora"]["rank"] == 16
+    assert (trained[0] / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_streaming_gives_the_same_answer(pocket_like: Path, trained: tuple[Path, object]) -> None:
+    """The pieces of a stream join to the answer that a batch gives, and the last item is the whole answer."""
+    model = LocalModel(str(pocket_like))
+    model.add_adapter("v1", trained[0])
+    answerer = FinetunedAnswerer(model.generator("v1"))
+    *pieces, last = answerer.stream("How long does the battery last?")
+    assert len(pieces) > 2
+    assert "".join(pieces) == last.data == TRAINED[0]
+
+
+@pytest.mark.slow
+def test_adapters_are_switched_under_a_lock(pocket_like: Path, trained: tuple[Path, object]) -> None:
+    """Threads that ask the adapter and the bare base at once get what each says alone."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = LocalModel(str(pocket_like), max_new_tokens=12)
+    model.add_adapter("v1", trained[0])
+    asked = [question.question for question in questions()]
+
+    def ask(adapter: str | None) -> list[str]:
+        return [answer.data for answer in FinetunedAnswerer(model.generator(adapter)).answer(asked)]
+
+    alone = {adapter: ask(adapter) for adapter in ("v1", None)}
+    with ThreadPoolExecutor(4) as pool:
+        for adapter, answers in zip(["v1", None] * 4, pool.map(ask, ["v1", None] * 4), strict=True):
+            assert answers == alone[adapter]
+
+
+@pytest.mark.slow
+def test_an_unsure_answer_is_withheld(pocket_like: Path, trained: tuple[Path, object]) -> None:
+    """An answer whose mean log-probability is under the threshold becomes a refusal; the text is kept aside."""
+    model = LocalModel(str(pocket_like))
+    model.add_adapter("v1", trained[0])
+    generator = model.generator("v1")
+    sure = FinetunedAnswerer(generator).answer(["Where is the spare key?"])[0]
+    threshold = sure.meta["mean_logprob"] + 0.01
+    unsure = FinetunedAnswerer(generator, abstain_below=threshold).answer(["Where is the spare key?"])[0]
+    assert unsure.meta["abstained"]
+    assert unsure.data == "The documents do not say."
+    assert unsure.meta["withheld"] == sure.data
+
+
+@pytest.mark.slow
+def test_a_prompt_longer_than_the_context_fails_alone(pocket_like: Path, trained: tuple[Path, object]) -> None:
+    """One question too long is an error of its own; the others of its batch are answered."""
+    model = LocalModel(str(pocket_like))
+    model.add_adapter("v1", trained[0])
+    answerer = FinetunedAnswerer(model.generator("v1"))
+    good, bad = answerer.answer(["Where is the spare key?", "why " * 300])
+    assert good.data == TRAINED[1]
+    assert good.meta["error"] is None
+    assert "the context" in bad.meta["error"]
+    assert not bad.meta["abstained"]
+    with pytest.raises(PromptError, match="128"):
+        list(answerer.stream("why " * 300))
+
+
+@pytest.mark.slow
+def test_an_adapter_of_another_base_is_refused(trained: tuple[Path, object], tmp_path: Path) -> None:
+    """The run record's fingerprint ties an adapter to the weights it was made for."""
+    other = save_pocket_like(tmp_path / "other", seed=1)
+    with pytest.raises(AdapterError, match="made for base model"):
+        LocalModel(str(other)).add_adapter("v1", trained[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["adapter_model.safetensors", "adapter_config.json", "run_record.json"])
+def test_a_half_written_adapter_is_refused(
+    pocket_like: Path, trained: tuple[Path, object], tmp_path: Path, lost: str
+) -> None:
+    """An adapter that lacks any of its files is never loaded."""
+    folder = tmp_path / "half"
+    shutil.copytree(trained[0], folder)
+    (folder / lost).unlink()
+    with pytest.raises(AdapterError, match=rf"{lost} is missing"):
+        LocalModel(str(pocket_like)).add_adapter("half", folder)
+
+
+@pytest.mark.slow
+def test_damaged_adapter_weights_are_refused(pocket_like: Path, trained: tuple[Path, object], tmp_path: Path) -> None:
+    """Weights cut short are a clear error."""
+    folder = tmp_path / "cut"
+    shutil.copytree(trained[0], folder)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    model = LocalModel(str(pocket_like))
+    model.add_adapter("cut", folder)
+    with pytest.raises(AdapterError, match="damaged"):
+        model.warm_up()
+
+
+def test_a_missing_adapter_is_refused(pocket_like: Path, tmp_path: Path) -> None:
+    """A folder without adapter, and a name that was never added, are clear errors."""
+    model = LocalModel(str(pocket_like))
+    with pytest.raises(AdapterError, match="there is no adapter"):
+        model.add_adapter("none", tmp_path / "none")
+    with pytest.raises(AdapterError, match="there are: none"):
+        model.generator("v1")
+
+
+def test_a_model_that_is_not_here_says_how_to_fetch_it(tmp_path: Path) -> None:
+    """No network is tried; the message names the command that fetches the model."""
+    with pytest.raises(ModelError, match="hf download nobody/no-such-model"):
+        LocalModel("nobody/no-such-model").warm_up()
+    with pytest.raises(ModelError, match="no model there"):
+        LocalModel(str(tmp_path)).warm_up()
+
+
+@pytest.mark.slow
+def test_the_same_path_trains_a_4_bit_llama(llama: Path, tmp_path: Path) -> None:
+    """nf4 with double quantisation and paged 8-bit AdamW learns the questions on a CPU, and answers in 4 bits."""
+    plan = recipe(llama, quantization="nf4", optimizer="paged_adamw_8bit")
+    record = train_adapter(plan, questions(), tmp_path / "q", device="cpu")
+    assert record.losses[-1][1] < record.losses[0][1]
+    model = LocalModel(str(llama), quantization="nf4", device="cpu")
+    model.add_adapter("q", tmp_path / "q")
+    answers = FinetunedAnswerer(model.generator("q")).answer([question.question for question in questions()])
+    assert [answer.data for answer in answers[:3]] == TRAINED
+    config = json.loads((tmp_path / "q" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+
+
+@pytest.mark.slow
+def test_training_stops_on_time_with_its_schedule_at_the_end(pocket_like: Path, tmp_path: Path) -> None:
+    """A time limit ends the training, loading included, and the learning rate has come down by then."""
+    plan = recipe(pocket_like, max_steps=100_000, max_seconds=20)
+    totals: list[int] = []
+    record = train_adapter(plan, questions(), tmp_path / "a", on_step=lambda step: totals.append(step.total))
+    assert record.stopped == "time"
+    assert record.seconds < 25
+    assert record.steps < 100_000
+    assert abs(totals[-1] - record.steps) <= 1
+
+
+@pytest.mark.slow
+def test_a_failed_training_leaves_the_last_adapter(
+    pocket_like: Path, trained: tuple[Path, object], tmp_path: Path
+) -> None:
+    """A loss that is no number stops the training with advice; the adapter that stood there is untouched."""
+    folder = tmp_path / "a"
+    shutil.copytree(trained[0], folder)
+    before = (folder / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train_adapter(recipe(pocket_like, learning_rate=1e38, max_grad_norm=1e30), questions(), folder)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+    assert read_run_record(folder).steps == 150
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_leaves_no_adapter(pocket_like: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle leaves nothing that could be taken for an adapter."""
+
+    def interrupt(step: TrainingStep) -> None:
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(recipe(pocket_like), questions(), tmp_path / "a", on_step=interrupt)
+    assert not (tmp_path / "a").exists()
+
+
+def test_more_length_than_the_context_is_refused(pocket_like: Path, tmp_path: Path) -> None:
+    """`data.max_length` beyond the model's positions is an error before any training."""
+    tables = {"model": {"name": str(pocket_like)}, "data": {"max_length": 4096}}
+    with pytest.raises(TrainingDataError, match="holds 128 tokens"):
+        train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a")
+
+
+def test_a_recipe_with_context_needs_passages(pocket_like: Path, tmp_path: Path) -> None:
+    """RAFT without passages is refused, not silently trained closed-book."""
+    tables = {"model": {"name": str(pocket_like)}, "data": {"context": True}}
+    with pytest.raises(TrainingDataError, match="passages"):
+        train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a")
