@@ -146,7 +146,7 @@ def _repeated_skeletons(texts: Mapping[str, str]) -> Iterator[Problem]:
     for name, text in texts.items():
         for sentence in _SENTENCE.split(text):
             skeleton = _skeleton(sentence)
-            if len(skeleton.split()) >= 5:
+            if len(_WORD.findall(skeleton.replace("·", ""))) >= 5:
                 places[skeleton].add(name)
     for skeleton, names in sorted(places.items()):
         if len(names) > MAX_SKELETON_DOCUMENTS:

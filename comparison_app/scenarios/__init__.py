@@ -1,0 +1,1 @@
+"""The five systems that Versus grew from, one file each."""

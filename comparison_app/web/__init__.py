@@ -1,0 +1,1 @@
+"""Streamlit pages; they hold no logic."""
