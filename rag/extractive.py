@@ -28,7 +28,7 @@ _HEADING_CREDIT = 0.4
 _STEPS = re.compile(r"\b(how (do|does|can|should|to)|steps?|procedure|what should|как)\b", re.IGNORECASE)
 _AMOUNT = re.compile(r"\b(how (many|much|long|far|often|fast|high|old|big|heavy)|сколько|как часто|как долго)\b", re.I)
 _VALUE = re.compile(
-    r"\bwhat (is|are) the [\w ,-]*\b(pressure|torque|capacity|speed|limit|voltage|temperature|weight|size|height|"
+    r"\b(what|which) [\w ,-]*\b(pressure|torque|capacity|speed|limit|voltage|temperature|weight|size|height|"
     r"width|length|interval|distance|number|rating|range|version|port|value|timeout|default)\b",
     re.IGNORECASE,
 )

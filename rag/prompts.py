@@ -54,7 +54,10 @@ def fit_passages(
 
 
 def _opening(passage: str, limit: int, count_tokens: Callable[[str], int]) -> str:
-    """Return the longest opening of `passage` that ends with a sentence or line and holds at most `limit` tokens."""
+    """Return the longest opening of `passage` that ends with a sentence or line and holds at most `limit` tokens.
+
+    Empty where that would be no more than headings.
+    """
     line_starts = [match.end() for match in re.finditer("\n", passage)]
     marks = sorted({*sentence_starts(passage), *line_starts} - {0})
     low, high = 0, len(marks)
@@ -64,8 +67,10 @@ def _opening(passage: str, limit: int, count_tokens: Callable[[str], int]) -> st
             low = middle
         else:
             high = middle - 1
-    opening = passage[: marks[low - 1]].rstrip() if low else ""
-    return opening if "\n" in opening else ""
+    lines = (passage[: marks[low - 1]] if low else "").rstrip().split("\n")
+    while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+        lines.pop()
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def cited_numbers(answer: str) -> list[int]:

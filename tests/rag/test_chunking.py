@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from haystack import Document
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,7 +107,7 @@ def test_overlap_repeats_whole_sentences_of_the_same_section() -> None:
     """A chunk that continues a section begins with at most `overlap_words` words of the one before."""
     text = " ".join(f"Sentence number {n} tells one more thing." for n in range(80))
     chunks = chunk_document(Document(id="x", content=text), RagConfig(overlap_words=20))
-    for before, chunk in zip(chunks, chunks[1:], strict=False):
+    for before, chunk in pairwise(chunks):
         shared = before.meta["end"] - chunk.meta["start"]
         assert 0 < count_words(text[chunk.meta["start"] : before.meta["end"]]) <= 20, shared
         assert (chunk.content or "").startswith("Sentence number")

@@ -1,0 +1,106 @@
+"""Which document is found at which rank, on the question sets in `$VERSUS_BENCH_DATA`.
+
+    python benchmarks/retrieval_quality.py tesla-model3 --split all
+    python benchmarks/retrieval_quality.py kubernetes-qa --split test --presets
+
+Each question set is a folder with `docs/<stem>.md` and `questions.<split>.jsonl` (`questions.jsonl` for `all`), the
+right document of a question under `doc`. Indexes are kept in `--work`, so that a second run embeds nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+
+from rag.torchfree import block_torch
+
+block_torch()
+
+from haystack import Document  # noqa: E402 - after the block, so that Haystack does not import torch
+
+from data_prep.corpus import title_of  # noqa: E402
+from data_prep.questions import Evidence, Question  # noqa: E402
+from rag.config import PRESETS, RagConfig, index_file_name  # noqa: E402
+from rag.embedding import Embedder  # noqa: E402
+from rag.evaluation import evaluate_retrieval  # noqa: E402
+from rag.indexing import index_documents  # noqa: E402
+from rag.retrieval import HybridSearch  # noqa: E402
+from rag.store import EmbeddedStore  # noqa: E402
+
+
+def load_documents(folder: Path) -> list[Document]:
+    """Return the pages of a question set, titled by their first heading."""
+    documents = []
+    for path in sorted((folder / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        documents.append(Document(id=path.stem, content=text, meta={"title": title_of(text, path.stem)}))
+    return documents
+
+
+def load_questions(folder: Path, split: str) -> list[Question]:
+    """Return the answerable questions of a split, each with its whole document as evidence."""
+    path = folder / ("questions.jsonl" if split == "all" else f"questions.{split}.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        Question(row["id"], row["question"], (row["answer"],), (Evidence(row["doc"]),))
+        for row in rows
+        if row["answerable"]
+    ]
+
+
+def settings(with_presets: bool) -> dict[str, RagConfig]:
+    """Return the configurations to compare: the default, its stages alone, the other fusion, the presets."""
+    default = RagConfig()
+    chosen = {
+        "default": default,
+        "BM25 alone": replace(default, dense_weight=0.0),
+        "dense alone": replace(default, lexical_weight=0.0),
+        "rank fusion": replace(default, fusion="rrf"),
+    }
+    return {**chosen, **{name: PRESETS[name] for name in PRESETS if name != "default"}} if with_presets else chosen
+
+
+def measure(config: RagConfig, documents: list[Document], questions: list[Question], work: Path) -> dict[str, float]:
+    """Index `documents` for `config`, ask all `questions`, and return the measures with seconds per query."""
+    store = EmbeddedStore(work / index_file_name(config))
+    embedder = Embedder.from_config(config)
+    index_documents(documents, store, embedder, config)
+    search = HybridSearch(store, embedder, config)
+    search.warm_up()
+    started = time.perf_counter()
+    found = search.retrieve_many([question.question for question in questions], top_k=max(50, config.top_k))
+    seconds = (time.perf_counter() - started) / len(questions)
+    return {**evaluate_retrieval(questions, found), "seconds": seconds}
+
+
+def main() -> int:
+    """Print one line per configuration."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--presets", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("workspace/benchmarks"))
+    options = parser.parse_args()
+    if "VERSUS_BENCH_DATA" not in os.environ:
+        print("set VERSUS_BENCH_DATA to the folder that holds the question sets", file=sys.stderr)
+        return 1
+    folder = Path(os.environ["VERSUS_BENCH_DATA"]) / options.name
+    documents, questions = load_documents(folder), load_questions(folder, options.split)
+    print(f"{options.name} {options.split}: {len(documents)} documents, {len(questions)} questions")
+    columns = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "seconds")
+    print(f"{'':16}" + "".join(f"{column:>11}" for column in columns))
+    for name, config in settings(options.presets).items():
+        row = measure(config, documents, questions, options.work / options.name)
+        print(f"{name:16}" + "".join(f"{row[column]:11.4f}" for column in columns), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

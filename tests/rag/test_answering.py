@@ -1,0 +1,159 @@
+"""From question to answer with sources, by quoting and by a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from haystack.dataclasses import ChatMessage, GeneratedAnswer
+
+from data_prep.questions import Evidence, Question
+from rag.answering import RagAnswerer, calibrate_abstention, check_citations
+from rag.lexical import Tokenizer
+from rag.prompts import fit_passages, passage_text
+from rag.retrieval import HybridSearch
+
+
+class RecordingGenerator:
+    """Replies with a fixed text, and keeps the conversations it was given."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        self.conversations: list[list[ChatMessage]] = []
+
+    def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
+        """Reply to each."""
+        self.conversations.extend(conversations)
+        usage = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}, "mean_logprob": -0.5}
+        return [ChatMessage.from_assistant(self.reply, meta=usage) for _ in conversations]
+
+    def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
+        """Reply word by word."""
+        self.conversations.append(conversation)
+        yield from (f"{word} " for word in self.reply.split())
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def test_quoted_answers_carry_sources_and_times(search: HybridSearch) -> None:
+    """Each answer names its question, chunks, spans and seconds, in the order asked."""
+    questions = ["What does alert CHG-B204 mean?", "What torque do the wheel nuts need?"]
+    answers = RagAnswerer(search).answer(questions)
+    assert [answer.query for answer in answers] == questions
+    assert "cable is not locked" in answers[0].data
+    assert "120 Nm" in answers[1].data
+    for answer, document in zip(answers, ("charging", "tyres"), strict=True):
+        assert answer.meta["spans"][0][0] == document
+        assert answer.documents[0].meta["document"] == document
+        assert not answer.meta["abstained"]
+        assert answer.meta["seconds"] >= answer.meta["seconds_retrieval"] > 0
+
+
+def test_a_generator_gets_the_passages_and_its_usage_is_kept(search: HybridSearch) -> None:
+    """The prompt holds the retrieved passages with their headings; tokens and log probability are passed on."""
+    generator = RecordingGenerator("It takes 9 hours.")
+    answer = RagAnswerer(search, generator).answer(["How long does a full charge take?"])[0]
+    prompt = generator.conversations[0][-1].text or ""
+    assert "[1] Charging" in prompt
+    assert prompt.endswith("Question: How long does a full charge take?")
+    assert answer.data == "It takes 9 hours."
+    assert (answer.meta["prompt_tokens"], answer.meta["completion_tokens"]) == (7, 3)
+    assert answer.meta["mean_logprob"] == -0.5
+
+
+def test_a_generator_that_declines_is_an_abstention(search: HybridSearch) -> None:
+    """A refusal in words counts as abstained."""
+    answer = RagAnswerer(search, RecordingGenerator("The documents do not say. [1]")).answer(["Who is the king?"])[0]
+    assert answer.meta["abstained"]
+
+
+def test_below_the_threshold_nothing_is_generated(search: HybridSearch) -> None:
+    """An unsure retrieval is declined in the corpus's language; a sure one beside it is answered."""
+    generator = RecordingGenerator("An answer.")
+    config = replace(search.config, abstain_below=0.5)
+    answers = RagAnswerer(search, generator, config, "ru").answer(
+        ["What does alert CHG-B204 mean?", "Who won the world cup in 1966?"]
+    )
+    assert [answer.meta["abstained"] for answer in answers] == [False, True]
+    assert answers[1].data == "В документах этого нет."
+    assert len(generator.conversations) == 1
+
+
+def test_the_context_is_cut_to_its_limit_at_a_sentence(search: HybridSearch) -> None:
+    """Passages are added best first; the last one that fits in part ends with a whole sentence; the cut is noted."""
+    generator = RecordingGenerator("Yes.")
+    config = replace(search.config, context_tokens=40)
+    answer = RagAnswerer(search, generator, config, count_tokens=_words).answer(["What does alert CHG-B204 mean?"])[0]
+    assert answer.meta["context_cut"]
+    block = (generator.conversations[0][-1].text or "").rsplit("\n\nQuestion:", 1)[0]
+    assert _words(block) <= 40 + 2 * len(answer.documents)
+    assert block.rstrip().endswith((".", "|"))
+
+
+def test_passages_that_fit_are_not_cut() -> None:
+    """Without a limit, or under it, everything is kept."""
+    assert fit_passages(["a b", "c d"], None, _words) == (["a b", "c d"], False)
+    assert fit_passages(["a b", "c d"], 4, _words) == (["a b", "c d"], False)
+    assert fit_passages(["T\nOne two. Three four. Five six.", "c"], 6, _words) == (["T\nOne two. Three four."], True)
+
+
+def test_streaming_ends_with_the_whole_answer(search: HybridSearch) -> None:
+    """Pieces come first and add up to the answer's text; quoted answers stream as well."""
+    for answerer in (RagAnswerer(search, RecordingGenerator("It takes 9 hours.")), RagAnswerer(search)):
+        *pieces, last = answerer.stream("How long does a full charge take?")
+        assert isinstance(last, GeneratedAnswer)
+        assert "".join(str(piece) for piece in pieces) == last.data
+        assert "9 hours" in last.data
+
+
+def test_about_is_passed_to_retrieval(search: HybridSearch) -> None:
+    """A question about one document is answered from it alone."""
+    answer = RagAnswerer(search).answer(["What is said about minutes?"], ["heating"])[0]
+    assert {chunk.meta["document"] for chunk in answer.documents} == {"heating"}
+
+
+def test_an_unknown_document_is_declined(search: HybridSearch) -> None:
+    """Where nothing is retrieved there is nothing to answer from."""
+    answer = RagAnswerer(search).answer(["What is said?"], ["no-such"])[0]
+    assert (answer.meta["abstained"], answer.data) == (True, "The documents do not say.")
+
+
+def test_citations_are_checked_against_the_passages() -> None:
+    """Numbers of no passage are listed; so are sentences whose passage lacks their words or their figures."""
+    passages = ["Tyres\nTighten the wheel nuts to 120 Nm.", "Heating\nSeats switch off after 30 minutes."]
+    text = "Tighten the wheel nuts to 120 Nm [1]. Seats switch off after 45 minutes [2]. The horn is loud [3]."
+    checked = check_citations(text, passages, Tokenizer())
+    assert checked["citations"] == [1, 2]
+    assert checked["unknown_citations"] == [3]
+    assert checked["unsupported"] == ["Seats switch off after 45 minutes."]
+
+
+def test_citations_are_in_meta_when_asked_for(search: HybridSearch) -> None:
+    """With `cite` the prompt asks for numbers and the answer's meta holds the check."""
+    generator = RecordingGenerator("A full charge takes 9 hours [1] [9].")
+    answer = RagAnswerer(search, generator, replace(search.config, cite=True)).answer(["How long is a charge?"])[0]
+    assert "[1]" in (generator.conversations[0][0].text or "")
+    assert (answer.meta["citations"], answer.meta["unknown_citations"]) == ([1], [9])
+
+
+def test_the_threshold_separates_dev_questions(search: HybridSearch) -> None:
+    """Calibration finds a threshold that answers what the manual holds and declines what it does not."""
+    known = ["What does alert CHG-B204 mean?", "How long does a full charge take?", "What torque do wheel nuts need?"]
+    unknown = ["Who painted the Mona Lisa?", "What is the capital of France?", "How do I bake bread?"]
+    questions = [Question(f"a{n}", text, ("x",), (Evidence("tyres"),)) for n, text in enumerate(known)]
+    questions += [Question(f"u{n}", text) for n, text in enumerate(unknown)]
+    found = calibrate_abstention(questions, RagAnswerer(search))
+    assert found.roc_auc == found.answered_right == found.declined_right == 1.0
+    answerer = RagAnswerer(search, config=replace(search.config, abstain_below=found.threshold))
+    assert [a.meta["abstained"] for a in answerer.answer(known + unknown)] == [False] * 3 + [True] * 3
+    with pytest.raises(ValueError, match="each side"):
+        calibrate_abstention(questions[:3], RagAnswerer(search))
+
+
+def test_a_passage_names_title_and_section(search: HybridSearch) -> None:
+    """The heading line comes before the content."""
+    chunk = search.retrieve_many(["wheel nuts 120 Nm"])[0][0]
+    assert passage_text(chunk).startswith(f"Tyres › {chunk.meta['section']}\n")
