@@ -6,7 +6,7 @@ An `Evaluation` holds the numbers from which `summary.json`, the verdict and the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -186,31 +186,45 @@ def question_weights(experiment: Experiment, questions: Sequence[Question]) -> N
     return raw * (len(raw) / raw.sum()) if raw.sum() > 0 else np.ones(len(questions))
 
 
-def _cells(questions: Sequence[Question], scores: Mapping[str, Scores]) -> Iterable[tuple[str, str, list[int], Rows]]:
-    """Yield metric, slice, the arms that the metric applies to there, and the questions it applies to."""
-    places = [OVERALL, *dict.fromkeys(str(question.slice) for question in questions)]
-    for place in places:
-        rows = slice_rows(questions, place)
+@dataclass(frozen=True)
+class _Cell:
+    """One metric on one slice: the arms (columns) and questions (rows) it applies to, their documents and weights."""
+
+    metric: str
+    place: str
+    columns: list[int]
+    rows: Rows
+    clusters: list[str]
+    weights: NDArray[np.float64]
+
+
+def _cells(experiment: Experiment, questions: Sequence[Question], scores: Mapping[str, Scores]) -> Iterator[_Cell]:
+    """Yield every metric on every slice and overall, where there is something to average."""
+    weights = question_weights(experiment, questions)
+    clusters = [cluster_of(question) for question in questions]
+    for place in [OVERALL, *dict.fromkeys(str(question.slice) for question in questions)]:
+        weigh = weights if place == OVERALL else np.ones(len(questions))
+        within = slice_rows(questions, place)
+        within = within[weigh[within] > 0]
         for metric, table in scores.items():
-            applies = ~np.isnan(table[rows])
-            arms = [arm for arm in range(table.shape[1]) if applies[:, arm].any()]
-            if arms:
-                yield metric, place, arms, rows[applies[:, arms].all(axis=1)]
+            applies = ~np.isnan(table[within])
+            columns = [column for column in range(table.shape[1]) if applies[:, column].any()]
+            rows = within[applies[:, columns].all(axis=1)]
+            if columns and len(rows):
+                yield _Cell(metric, place, columns, rows, [clusters[row] for row in rows], weigh[rows])
 
 
 def _estimates(
     experiment: Experiment, questions: Sequence[Question], arms: Sequence[str], scores: Mapping[str, Scores]
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
     """Return the mean of every metric on every slice for every arm, without interval where documents are too few."""
-    weights = question_weights(experiment, questions)
-    clusters = [cluster_of(question) for question in questions]
     result = {}
-    for metric, place, columns, rows in _cells(questions, scores):
-        values = scores[metric][np.ix_(rows, np.array(columns))]
-        found = mean_estimates(values, [clusters[row] for row in rows], weights=weights[rows], seed=experiment.seed)
-        result[metric, place] = {
+    for cell in _cells(experiment, questions, scores):
+        values = scores[cell.metric][np.ix_(cell.rows, np.array(cell.columns))]
+        found = mean_estimates(values, cell.clusters, weights=cell.weights, seed=experiment.seed)
+        result[cell.metric, cell.place] = {
             arms[column]: estimate if estimate.clusters >= FEWEST_CLUSTERS else replace(estimate, low=None, high=None)
-            for column, estimate in zip(columns, found, strict=True)
+            for column, estimate in zip(cell.columns, found, strict=True)
         }
     return result
 
@@ -219,26 +233,18 @@ def _pairs(
     experiment: Experiment, questions: Sequence[Question], arms: Sequence[str], scores: Mapping[str, Scores]
 ) -> tuple[Pair, ...]:
     """Compare all pairs of arms on every metric and slice; the declared ones first, adjusted among themselves."""
-    weights = question_weights(experiment, questions)
-    clusters = [cluster_of(question) for question in questions]
-    turned = defaultdict(set)
+    declared = defaultdict(set)
     for comparison in experiment.comparisons:
-        turned[comparison.metric, comparison.slice].add((comparison.a, comparison.b))
+        declared[comparison.metric, comparison.slice].add((comparison.a, comparison.b))
     found: dict[Comparison, PairedDifference] = {}
-    for metric, place, columns, rows in _cells(questions, scores):
-        sides = [_declared_side(pair, arms, turned[metric, place]) for pair in combinations(columns, 2)]
-        if not sides or not len(rows):
-            continue
-        table = scores[metric][rows]
-        differences = paired_differences(
-            table[:, [a for a, _ in sides]],
-            table[:, [b for _, b in sides]],
-            [clusters[row] for row in rows],
-            weights=weights[rows],
-            seed=experiment.seed,
-        )
-        for (a, b), difference in zip(sides, differences, strict=True):
-            found[Comparison(arms[a], arms[b], place, metric)] = _honest(difference)
+    for cell in _cells(experiment, questions, scores):
+        named = declared[cell.metric, cell.place]
+        sides = [_declared_side(pair, arms, named) for pair in combinations(cell.columns, 2)]
+        if sides:
+            left, right = (scores[cell.metric][np.ix_(cell.rows, np.array(side))] for side in zip(*sides, strict=True))
+            differences = paired_differences(left, right, cell.clusters, weights=cell.weights, seed=experiment.seed)
+            for (a, b), difference in zip(sides, differences, strict=True):
+                found[Comparison(arms[a], arms[b], cell.place, cell.metric)] = _honest(difference)
     return _adjusted(experiment, found)
 
 

@@ -13,7 +13,13 @@ from comparison_app.evaluation import Evaluation, Pair, cluster_of
 from comparison_app.experiment import OVERALL, ArmSpec
 from comparison_app.metrics.abstention import count_refusals
 from comparison_app.metrics.scoring import ABSTENTION
-from comparison_app.statistics import ALPHA, FEWEST_CLUSTERS, PairedDifference, paired_differences
+from comparison_app.statistics import (
+    ALPHA,
+    FEWEST_CLUSTERS,
+    PairedDifference,
+    mean_estimates,
+    paired_differences,
+)
 
 SLICE_WORDS = {
     OVERALL: "all questions together",
@@ -49,6 +55,8 @@ class Standing:
 
     arm: str
     mean: float
+    low: float | None
+    high: float | None
     behind: PairedDifference | None
 
     @property
@@ -61,26 +69,38 @@ def standings(evaluation: Evaluation) -> list[Standing]:
     """Return the arms by their weighted mean credit, best first; each but the best with its gap to the best."""
     rows = np.flatnonzero(~np.isnan(evaluation.credit).any(axis=1))
     credit, weights = evaluation.credit[rows], evaluation.weights[rows]
-    means = (credit * weights[:, None]).sum(axis=0) / weights.sum()
-    order = sorted(range(len(means)), key=lambda arm: -means[arm])
     clusters = [cluster_of(evaluation.questions[row]) for row in rows]
+    seed = evaluation.experiment.seed
+    worth = mean_estimates(credit, clusters, weights=weights, seed=seed)
+    order = sorted(range(len(worth)), key=lambda arm: -worth[arm].mean)
     best = np.repeat(credit[:, [order[0]]], len(order), axis=1)
-    gaps = paired_differences(best, credit, clusters, weights=weights, seed=evaluation.experiment.seed)
-    names = evaluation.arms
-    return [Standing(names[arm], float(means[arm]), None if arm == order[0] else gaps[arm]) for arm in order]
+    gaps = paired_differences(best, credit, clusters, weights=weights, seed=seed)
+    return [
+        Standing(
+            evaluation.arms[arm],
+            worth[arm].mean,
+            worth[arm].low,
+            worth[arm].high,
+            None if arm == order[0] else gaps[arm],
+        )
+        for arm in order
+    ]
 
 
 def verdict(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """Write the verdict. `models`: base model -> what is known of it, "parameters" if its size is."""
-    sentences = [
+    return " ".join([*findings(evaluation, models), recommendation(evaluation)])
+
+
+def findings(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
+    """Return the verdict's sentences but the last: what was asked, found, failed and declined, and the limits."""
+    return [
         _opening(evaluation),
         *_comparisons(evaluation),
         *_failures(evaluation),
         *_refusals(evaluation),
         *_caveats(evaluation, models or {}),
-        _recommendation(evaluation),
     ]
-    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def points(share: float) -> str:
@@ -209,23 +229,23 @@ def _caveats(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]]) ->
     return told
 
 
-def _recommendation(evaluation: Evaluation) -> str:
+def recommendation(evaluation: Evaluation) -> str:
     """End in one recommendation, with its cost and freshness, and the arms that could not be told from it."""
     ranked = standings(evaluation)
     best = ranked[0]
-    mix = "your mix of slices" if evaluation.experiment.slice_weights else "these questions as they are"
+    mix = "your mix of slices" if evaluation.experiment.slice_weights else "questions like these"
     if best.mean <= 0:
         return "Recommendation: none; no arm answered anything right."
     seconds = _typical_seconds(evaluation, best.arm)
     text = (
-        f"Recommendation for {mix}: {best.arm}, worth {points(best.mean)} points a question (a right refusal counts "
-        f"100) at {_seconds(seconds)} each; {_freshness(evaluation.experiment.arm(best.arm))}."
+        f"Recommendation for {mix}: {best.arm}, with {points(best.mean)} points a question (a right refusal earns "
+        f"100) in {_seconds(seconds)}; {_freshness(evaluation.experiment.arm(best.arm))}."
     )
     near = [standing for standing in ranked[1:] if not standing.apart]
     if not near:
         return text
     names = [f"{item.arm} ({points(item.mean)}, {_seconds(_typical_seconds(evaluation, item.arm))})" for item in near]
-    return text + f" Not told apart from it by this run: {listed(names)}."
+    return text + f" This run cannot tell it from {listed(names)}."
 
 
 def _typical_seconds(evaluation: Evaluation, arm: str) -> float:

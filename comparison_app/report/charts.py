@@ -1,0 +1,182 @@
+"""Charts as inline SVG: no script, no outside file, colours from the page's style, a title and description each.
+
+Widths are those of a phone's column, so that text keeps its size there and on a desk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH = 360
+_LABEL, _VALUE = 108, 44
+_ROW = 26
+_TOP, _BOTTOM = 8, 24
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of a chart: a value between 0 and 1 with its interval, drawn in colour `colour` (0, 1, 2 …)."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    colour: int
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One point of a scatter: x above 0 (drawn on a log scale), y with its interval between 0 and 1."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    colour: int
+
+
+def _document(name: str, description: str, height: int, body: Sequence[Markup]) -> Markup:
+    """Wrap drawing `body` in an accessible SVG of the page's width."""
+    inside = Markup("").join(body)
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{name}. {description}">'
+        "<title>{name}</title><desc>{description}</desc>{inside}</svg>"
+    ).format(width=WIDTH, height=height, name=name, description=description, inside=inside)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
+
+
+def _text(x: float, y: float, text: str, kind: str) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x, y, kind, text)
+
+
+def _circle(x: float, y: float, radius: float, kind: str) -> Markup:
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"/>').format(x, y, radius, kind)
+
+
+def shorten(label: str, length: int = 16) -> str:
+    """Cut a label that does not fit."""
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
+def dot_chart(name: str, dots: Sequence[Dot]) -> Markup:
+    """Draw one row per arm: a dot at its mean, a whisker over its interval, the mean in points at the right."""
+    left, right = _LABEL, WIDTH - _VALUE
+    height = _TOP + _ROW * len(dots) + _BOTTOM
+    body = _scale(left, right, height)
+    for row, dot in enumerate(dots):
+        y = _TOP + _ROW * (row + 0.5)
+        x = left + (right - left) * dot.value
+        colour = f"c{dot.colour % 8}"
+        body.append(_text(left - 10, y + 4, shorten(dot.label), "label end"))
+        if dot.low is not None and dot.high is not None:
+            ends = [left + (right - left) * bound for bound in (dot.low, dot.high)]
+            body.append(_line(ends[0], y, ends[1], y, f"whisker {colour}"))
+        body.append(_circle(x, y, 5, f"dot {colour}"))
+        body.append(_text(WIDTH - 4, y + 4, f"{100 * dot.value:.0f}", "value end"))
+    described = "; ".join(f"{dot.label} {_span(dot.value, dot.low, dot.high)}" for dot in dots)
+    return _document(name, described, height, body)
+
+
+def _scale(left: float, right: float, height: int) -> list[Markup]:
+    """Draw the grid from 0 to 100 points."""
+    body = []
+    for tick in (0, 25, 50, 75, 100):
+        x = left + (right - left) * tick / 100
+        body.append(_line(x, _TOP, x, height - _BOTTOM, "grid"))
+        body.append(_text(x, height - 8, str(tick), "tick middle"))
+    return body
+
+
+def _span(value: float, low: float | None, high: float | None) -> str:
+    """Write a value with its interval in points."""
+    if low is None or high is None:
+        return f"{100 * value:.0f}, no interval"
+    return f"{100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def difference_bar(name: str, value: float, low: float | None, high: float | None, colour: int, reach: float) -> Markup:
+    """Draw one difference around zero, between -`reach` and `reach`; a whisker over its interval."""
+    width, height, y = 220, 26, 13
+    centre, unit = width / 2, (width / 2 - 8) / reach
+    body = [_line(centre, 1, centre, height - 1, "zero")]
+    if low is not None and high is not None:
+        body.append(_line(centre + low * unit, y, centre + high * unit, y, f"whisker c{colour % 8}"))
+    body.append(_circle(centre + value * unit, y, 5, f"dot c{colour % 8}"))
+    return Markup(
+        '<svg class="bar" viewBox="0 0 {width} {height}" role="img" aria-label="{name}"><title>{name}</title>'
+        "<desc>{span}</desc>{body}</svg>"
+    ).format(width=width, height=height, name=name, span=_span(value, low, high), body=Markup("").join(body))
+
+
+def scatter(name: str, x_name: str, spots: Sequence[Spot]) -> Markup:
+    """Draw quality (up) against `x_name` (right, log scale); each spot labelled, with its interval."""
+    left, right, top, height = 34, WIDTH - 12, 12, 270
+    bottom = height - 40
+    shown = [spot for spot in spots if spot.x > 0]
+    low, high = _decades([spot.x for spot in shown])
+
+    def place(x: float) -> float:
+        return left + (right - left) * (math.log10(x) - low) / (high - low)
+
+    body = _scatter_frame(x_name, low, high, left, right, top, bottom)
+    taken: list[tuple[float, float]] = []
+    for spot in sorted(shown, key=lambda item: -item.y):
+        x, y = place(spot.x), bottom - (bottom - top) * spot.y
+        if spot.low is not None and spot.high is not None:
+            ends = [bottom - (bottom - top) * bound for bound in (spot.low, spot.high)]
+            body.append(_line(x, ends[0], x, ends[1], f"whisker thin c{spot.colour % 8}"))
+        body.append(_circle(x, y, 6, f"dot c{spot.colour % 8}"))
+        side = x > (left + right) / 2
+        label_y = _free(x, y + 4, taken)
+        body.append(_text(x - 10 if side else x + 10, label_y, spot.label, f"label {'end' if side else ''}"))
+    described = "; ".join(f"{spot.label}: {spot.x:.3g}, {_span(spot.y, spot.low, spot.high)}" for spot in shown)
+    return _document(name, described, height, body)
+
+
+def _free(x: float, y: float, taken: list[tuple[float, float]]) -> float:
+    """Move a label down until it meets none that is there, and take its place."""
+    while any(abs(y - other_y) < 13 and abs(x - other_x) < 150 for other_x, other_y in taken):
+        y += 3
+    taken.append((x, y))
+    return y
+
+
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Return the log range that holds `values`, with room at both sides."""
+    logs = [math.log10(value) for value in values] or [0.0]
+    low, high = math.floor(min(logs) - 0.1), math.ceil(max(logs) + 0.1)
+    return float(low), float(max(high, low + 1))
+
+
+def _scatter_frame(
+    x_name: str, low: float, high: float, left: float, right: float, top: float, bottom: float
+) -> list[Markup]:
+    """Draw the grid, the ticks and the axis names of a scatter."""
+    body = []
+    for tick in (0, 25, 50, 75, 100):
+        y = bottom - (bottom - top) * tick / 100
+        body.append(_line(left, y, right, y, "grid"))
+        body.append(_text(left - 6, y + 4, str(tick), "tick end"))
+    for decade in range(int(low), int(high) + 1):
+        x = left + (right - left) * (decade - low) / (high - low)
+        body.append(_line(x, top, x, bottom, "grid"))
+        body.append(_text(x, bottom + 16, f"{10.0**decade:g}", f"tick {'end' if decade == int(high) else 'middle'}"))
+    body.append(_text((left + right) / 2, bottom + 34, x_name, "axis middle"))
+    return body
+
+
+def legend(names: Sequence[str]) -> Markup:
+    """Return the arms' names beside their colours."""
+    items = [
+        Markup('<li><span class="key k{}"></span>{}</li>').format(place % 8, escape(name))
+        for place, name in enumerate(names)
+    ]
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
