@@ -57,6 +57,7 @@ class EndpointGenerator:
 
     def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
         """Return one reply per conversation, in order; meta holds `usage`, `mean_logprob`, `finish_reason`."""
+        self.warm_up()  # before the threads: an import is not to be raced
         with ThreadPoolExecutor(max_workers=min(self._in_flight, max(1, len(conversations)))) as pool:
             return list(pool.map(self._one, conversations))
 
@@ -65,6 +66,7 @@ class EndpointGenerator:
         from queue import Queue
         from threading import Thread
 
+        self.warm_up()
         pieces: Queue[str | BaseException | None] = Queue()
 
         def ask() -> None:
@@ -93,7 +95,6 @@ class EndpointGenerator:
         return ChatMessage.from_assistant((reply.text or "").strip(), meta=meta)
 
     def _run(self, conversation: list[ChatMessage], **more: Any) -> dict[str, Any]:
-        self.warm_up()
         assert self._generator is not None
         try:
             return self._generator.run(conversation, **more)

@@ -1,0 +1,63 @@
+"""Arms behind an OpenAI-compatible endpoint, against a real local server."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from haystack.dataclasses import ChatMessage
+
+from comparison_app.endpoints import EndpointGenerator
+from comparison_app.errors import ComparisonError
+from tests.comparison_app.chat_server import chat_server
+
+
+def _ask(text: str) -> list[ChatMessage]:
+    return [ChatMessage.from_user(text)]
+
+
+def test_replies_come_in_order_and_many_requests_are_in_flight() -> None:
+    """Twenty questions to a server that takes 0.5 s each need less than half of 10 s, and usage is counted."""
+    with chat_server(lambda text: f"echo {text}", latency=0.5) as (url, seen):
+        generator = EndpointGenerator(url, "tiny", in_flight=20)
+        generator.warm_up()
+        started = time.perf_counter()
+        replies = generator.generate([_ask(str(number)) for number in range(20)])
+        seconds = time.perf_counter() - started
+    assert [reply.text for reply in replies] == [f"echo {number}" for number in range(20)]
+    assert replies[0].meta["usage"] == {"prompt_tokens": 11, "completion_tokens": 2}
+    assert seen[0]["body"]["temperature"] == 0
+    assert seconds < 5
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    """Two refusals with 503 are retried until the answer comes."""
+    with chat_server(lambda text: "done", failures=2) as (url, seen):
+        assert EndpointGenerator(url, "tiny").generate([_ask("?")])[0].text == "done"
+    assert len(seen) == 3
+
+
+def test_an_answer_is_streamed_in_pieces() -> None:
+    """The pieces add up to the reply."""
+    with chat_server(lambda text: "one two three") as (url, _):
+        pieces = list(EndpointGenerator(url, "tiny").stream(_ask("?")))
+    assert "".join(pieces).split() == ["one", "two", "three"]
+    assert len([piece for piece in pieces if piece]) >= 3
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing variable is said before anything is asked; a set one is sent."""
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(ComparisonError, match="SOME_KEY is not set"):
+        EndpointGenerator("http://127.0.0.1:9/v1", "tiny", api_key_env="SOME_KEY")
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with chat_server(lambda text: "ok") as (url, seen):
+        EndpointGenerator(url, "tiny", api_key_env="SOME_KEY").generate([_ask("?")])
+    assert seen[0]["key"] == "Bearer secret"
+
+
+def test_a_dead_endpoint_is_a_clear_error() -> None:
+    """The message names the model and the address."""
+    generator = EndpointGenerator("http://127.0.0.1:9/v1", "tiny", timeout=2.0)
+    with pytest.raises(ComparisonError, match=r"tiny at http://127.0.0.1:9/v1 did not answer"):
+        generator.generate([_ask("?")])
