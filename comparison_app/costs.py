@@ -5,11 +5,12 @@ Money is what an endpoint charges, or seconds times the machine's price; all in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
-from comparison_app.experiment import ArmSpec
+from comparison_app.experiment import ArmSpec, Experiment
 from comparison_app.predictions import Prediction
 
 
@@ -35,6 +36,24 @@ class ArmCost:
     setup: float
     per_correct: float | None
     currency: str
+
+
+def setup_times(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, SetupTimes]:
+    """Return each arm's set-up times as `run.json` tells them.
+
+    Read are `adapters` (adapter -> {"seconds"}), `indexing` ({"seconds"}) and `update` ({"seconds", "documents"}, the
+    re-indexing of new documents); what is not there was not measured.
+    """
+    adapters, indexing, update = (record.get(key) or {} for key in ("adapters", "indexing", "update"))
+    return {
+        arm.name: SetupTimes(
+            training_seconds=(adapters.get(arm.adapter) or {}).get("seconds"),
+            indexing_seconds=indexing.get("seconds") if arm.retrieves else None,
+            update_seconds=update.get("seconds") if arm.retrieves else None,
+            update_documents=update.get("documents") if arm.retrieves else None,
+        )
+        for arm in experiment.arms
+    }
 
 
 def question_cost(prediction: Prediction, spec: ArmSpec, machine_price: float) -> float:

@@ -149,11 +149,9 @@ def align(
         else:
             answers[prediction.question_id] = prediction
     missing = {arm: len(questions) - len(answers) for arm, answers in found.items()}
-    notes = [
-        f"{arm}: {count} questions have no prediction and count as wrong" for arm, count in missing.items() if count
-    ]
-    notes += [f"{arm}: {count} repeated predictions were left out" for arm, count in repeated.items()]
-    notes += [f"{arm}: {count} predictions of other questions or arms were left out" for arm, count in unknown.items()]
+    notes = [f"{arm}: {count} without a prediction, counted as wrong" for arm, count in missing.items() if count]
+    notes += [f"{arm}: {count} repeated, the first counts" for arm, count in repeated.items()]
+    notes += [f"{arm}: {count} of other questions or arms, left out" for arm, count in unknown.items()]
     aligned = {
         arm: tuple(answers.get(item.id) or Prediction(item.id, arm, error="no prediction") for item in questions)
         for arm, answers in found.items()

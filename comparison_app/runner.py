@@ -71,6 +71,11 @@ class Run:
         """Return those of `questions` that `arm` was not yet asked."""
         return [question for question in questions if question.id not in self._done[arm]]
 
+    def note(self, **facts: Any) -> None:
+        """Add facts to `run.json`: what is known only once the run is under way, such as times of indexing."""
+        record = {**read_record(self.folder), **facts}
+        write_text(self.folder / "run.json", json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n")
+
     def ask(
         self,
         systems: Sequence[AnswerSystem],

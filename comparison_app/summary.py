@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from comparison_app.costs import SetupTimes, arm_cost
+from comparison_app.costs import SetupTimes, arm_cost, setup_times
 from comparison_app.errors import RunError
 from comparison_app.evaluation import Evaluation, Pair
 from comparison_app.experiment import OVERALL
@@ -28,16 +28,18 @@ def summarise(
     """Return the summary of run `run`.
 
     `environment` is what `run.json` holds; its "models" (base model -> {"parameters", "fingerprint"}) tells the
-    verdict how large they are. `setup`: arm -> measured times of training and indexing.
+    verdict how large they are. `setup`: arm -> measured times of training and indexing, if not as in `environment`
+    (see `costs.setup_times`).
     """
     around = dict(environment or {})
+    times = setup_times(evaluation.experiment, around) if setup is None else setup
     if evaluation.notes:
         around["notes"] = list(evaluation.notes)
     return {
         "run": run,
         "experiment": evaluation.experiment.name,
         "questions": len(evaluation.questions),
-        "arms": {arm: _arm(evaluation, arm, (setup or {}).get(arm, SetupTimes())) for arm in evaluation.arms},
+        "arms": {arm: _arm(evaluation, arm, times.get(arm, SetupTimes())) for arm in evaluation.arms},
         "primary_metric": evaluation.experiment.primary_metric,
         "pairs": [pair_row(pair) for pair in evaluation.pairs],
         "verdict": verdict(evaluation, around.get("models")),

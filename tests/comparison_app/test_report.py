@@ -183,6 +183,7 @@ def test_sources_mark_the_evidence(evaluation: Evaluation) -> None:
         assert f">{words}</mark>" in text
 
 
+@pytest.mark.slow
 def test_the_report_of_a_large_run_stays_small_and_quick(tmp_path: Path) -> None:
     """2,000 questions and six arms: at most 5 MB."""
     questions = made_questions(DOCUMENTS, per_slice=334)

@@ -72,7 +72,9 @@ def test_every_arm_is_asked_every_question_once_in_order(tmp_path: Path, experim
         assert [p.question_id for p in _by_arm(run.predictions(), arm)] == [q.id for q in QUESTIONS]
     assert (run.folder / "experiment.toml").read_text(encoding="utf-8") == EXPERIMENT
     assert read_run(run.folder).questions() == QUESTIONS
+    run.note(indexing={"seconds": 3.5})
     record = read_record(run.folder)
+    assert record["indexing"] == {"seconds": 3.5}
     assert record["corpus_fingerprint"] == "abc"
     assert record["versions"]["numpy"]
 

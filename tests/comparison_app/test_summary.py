@@ -142,10 +142,10 @@ def test_missing_repeated_and_stray_predictions_are_counted_and_said() -> None:
     assert found.predictions["base"][0].error == "no prediction"
     assert found.predictions["base"][1] == PREDICTIONS[1]
     assert found.notes == (
-        "base: 1 questions have no prediction and count as wrong",
-        "base: 1 repeated predictions were left out",
-        "base: 1 predictions of other questions or arms were left out",
-        "no such arm: 1 predictions of other questions or arms were left out",
+        "base: 1 without a prediction, counted as wrong",
+        "base: 1 repeated, the first counts",
+        "base: 1 of other questions or arms, left out",
+        "no such arm: 1 of other questions or arms, left out",
     )
     assert summarise("r", found)["environment"]["notes"] == list(found.notes)
 
@@ -221,3 +221,13 @@ def test_training_and_indexing_times_reach_the_summary(evaluation: Evaluation) -
     assert found["arms"]["rag"]["cost"]["setup"] == pytest.approx(0.10 * 36 / 3600)
     assert found["arms"]["rag"]["cost"]["update_seconds"] == 1.5
     assert found["arms"]["base"]["cost"]["training_seconds"] is None
+
+
+def test_times_are_read_from_the_run_record(evaluation: Evaluation) -> None:
+    """Training from the adapter's, indexing from the run's; what an arm does not use it does not pay for."""
+    record = {"adapters": {"tern-live": {"seconds": 150.0}}, "indexing": {"seconds": 9.0}, "update": {"seconds": 1.0}}
+    arms = summarise("r", evaluation, record)["arms"]
+    assert arms["finetuned-rag"]["cost"]["setup"] == pytest.approx(0.10 * 159 / 3600)
+    assert arms["finetuned"]["cost"]["indexing_seconds"] is None
+    assert arms["raft"]["cost"]["training_seconds"] is None
+    assert arms["rag"]["cost"]["update_seconds"] == 1.0
