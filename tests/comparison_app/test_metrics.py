@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
 import string
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,3 +350,21 @@ def test_an_embedder_that_returns_nan_scores_nothing() -> None:
         [OPEN], {"base": [reply]}, {"base": False}, TEXTS, lambda texts: np.full((len(texts), 3), np.nan)
     )
     assert broken["semantic_similarity"][0, 0] == 0
+
+
+def test_support_tells_true_from_false_on_two_hundred_hand_labelled_pairs() -> None:
+    """ROC AUC of at least 0.80 over all, and over the false ones with an altered number, name or denial alone.
+
+    The pairs were written and labelled by hand, after the rules; the rules were not changed to fit them.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    lines = (Path(__file__).parent / "support_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    assert len(pairs) == 200
+    scores = [sentence_support(pair["answer"], [pair["evidence"]]) for pair in pairs]
+    for kinds in ({None, "altered", "other"}, {None, "altered"}):
+        chosen = [
+            (pair["supported"], score) for pair, score in zip(pairs, scores, strict=True) if pair["change"] in kinds
+        ]
+        assert roc_auc_score(*zip(*chosen, strict=True)) >= 0.80
