@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_prep.atomic import write_text
 from data_prep.errors import DataError, QuestionError
-from data_prep.questions import Evidence, Question
+from data_prep.questions import Evidence, Question, write_questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,13 @@ def read_facts(path: Path) -> list[Fact]:
 def write_facts(path: Path, facts: Iterable[Fact]) -> None:
     """Write a facts file in one step."""
     write_text(path, "".join(json.dumps(asdict(fact), ensure_ascii=False) + "\n" for fact in facts))
+
+
+def write_splits(folder: Path, splits: Splits) -> None:
+    """Write `train.jsonl`, `dev.jsonl`, `test.jsonl` and `subsets.json` into a corpus's `questions/` folder."""
+    for name in ("train", "dev", "test"):
+        write_questions(folder / f"{name}.jsonl", getattr(splits, name))
+    write_text(folder / "subsets.json", json.dumps(splits.subsets, indent=1) + "\n")
 
 
 def split_facts(facts: Sequence[Fact], plan: SplitPlan) -> Splits:

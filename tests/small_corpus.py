@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from data_prep.corpus import ManifestEntry, title_of, write_manifest, write_settings
-from data_prep.facts import Fact, SplitPlan, split_facts, write_facts
-from data_prep.questions import Evidence, write_questions
+from data_prep.facts import Fact, SplitPlan, split_facts, write_facts, write_splits
+from data_prep.questions import Evidence
 
 DOCUMENTS = {
     "battery": """# Battery
@@ -160,9 +160,7 @@ def write_small_corpus(path: Path) -> Path:
     facts = [_fact(*row) for row in _FACTS]
     facts += [Fact(f"none-{number}", (text,), category="absent") for number, text in enumerate(_UNANSWERABLE)]
     write_facts(path / "questions" / "facts.jsonl", facts)
-    splits = split_facts(facts, plan)
-    for name in ("train", "dev", "test"):
-        write_questions(path / "questions" / f"{name}.jsonl", getattr(splits, name))
+    write_splits(path / "questions", split_facts(facts, plan))
     return path
 
 

@@ -84,11 +84,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_split(arguments: argparse.Namespace) -> int:
     """Split the facts and write the question files."""
-    import json
-
-    from data_prep.atomic import write_text
-    from data_prep.facts import SplitPlan, read_facts, split_facts
-    from data_prep.questions import write_questions
+    from data_prep.facts import SplitPlan, read_facts, split_facts, write_splits
 
     corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
     folder = corpus.path / "questions"
@@ -98,9 +94,7 @@ def run_split(arguments: argparse.Namespace) -> int:
     unseen, dev = _unseen(arguments, pages)
     plan = SplitPlan(unseen, dev, frozenset(new), trained_share=arguments.trained, seed=arguments.seed)
     splits = split_facts(facts, plan)
-    for name in ("train", "dev", "test"):
-        write_questions(folder / f"{name}.jsonl", getattr(splits, name))
-    write_text(folder / "subsets.json", json.dumps(splits.subsets, indent=1) + "\n")
+    write_splits(folder, splits)
     counts = {
         name: dict(Counter(q.slice or "none" for q in getattr(splits, name))) for name in ("train", "dev", "test")
     }

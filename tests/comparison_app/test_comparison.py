@@ -1,0 +1,157 @@
+"""A whole comparison on a small corpus: every slice asked, new documents taken in, slices checked."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from comparison_app.comparison import Comparison, questions_of
+from comparison_app.experiment import experiment_from_mapping
+from comparison_app.predictions import read_predictions
+from comparison_app.training import passages_for, training_questions
+from comparison_app.workspace import Workspace
+from data_prep.corpus import load_corpus
+from data_prep.errors import VersusError
+from finetune.config import recipe_from_mapping
+from tests.comparison_app.command import VERSUS, assert_clear_error, versus
+from tests.finetune.tiny import save_pocket_like
+
+TWO_ARMS = """
+name = "lamp"
+corpus = "{corpus}"
+new_documents = true
+batch_size = 2
+[[arms]]
+name = "quotes"
+kind = "rag-extractive"
+[[arms]]
+name = "whole pages"
+kind = "rag-extractive"
+preset = "car-manual"
+"""
+
+
+def _experiment(folder: Path, text: str) -> Path:
+    path = folder / "lamp.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.slow
+def test_a_comparison_asks_every_slice_and_writes_its_run(small_corpus: Path, tmp_path: Path) -> None:
+    """The new document's question is answered from it, though it was not in the index at first."""
+    experiment = _experiment(tmp_path, TWO_ARMS.format(corpus=small_corpus))
+    done = versus("compare", experiment, "--name", "first", "--workspace", tmp_path / "workspace", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert set(summary) == {
+        "run", "experiment", "questions", "arms", "primary_metric", "pairs", "verdict", "environment",
+    }  # fmt: skip
+    arm = summary["arms"]["quotes"]
+    assert set(arm) >= {"model", "generator", "overall", "slices", "latency", "tokens", "cost", "errors"}
+    assert set(arm["slices"]) == {
+        "trained", "paraphrase", "trained-page", "unseen-page", "new-document", "unanswerable",
+    }  # fmt: skip
+    assert set(arm["slices"]["trained"]["token_f1"]) == {"mean", "low", "high", "n"}
+    folder = tmp_path / "workspace" / "runs" / "first"
+    assert {"experiment.toml", "predictions.jsonl", "summary.json", "report.html"} <= {p.name for p in folder.iterdir()}
+    asked = load_corpus(small_corpus).questions("test")
+    new = [question.id for question in asked if question.slice == "new-document"]
+    found = [p for p in read_predictions(folder / "predictions.jsonl") if p.question_id in new and p.arm == "quotes"]
+    assert [prediction.documents[0].document for prediction in found] == ["recall"] * len(new)
+    assert "10 days" in found[0].answer
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_resumes_without_asking_twice(small_corpus: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first answers; --resume finishes, each question answered once by each arm."""
+    experiment = _experiment(tmp_path, TWO_ARMS.format(corpus=small_corpus))
+    arguments = ("compare", str(experiment), "--name", "killed", "--workspace", str(tmp_path / "workspace"))
+    process = subprocess.Popen([*VERSUS, *arguments, "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    predictions = tmp_path / "workspace" / "runs" / "killed" / "predictions.jsonl"
+    deadline = time.monotonic() + 120
+    while not predictions.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {(p.arm, p.question_id) for p in read_predictions(predictions)}
+    assert_clear_error(versus(*arguments), "continue it with --resume")
+    assert versus(*arguments, "--resume").returncode == 0
+    answered = [(p.arm, p.question_id) for p in read_predictions(predictions)]
+    assert kept <= set(answered)
+    assert len(answered) == len(set(answered)) == 2 * len(load_corpus(small_corpus).questions("test"))
+
+
+@pytest.mark.slow
+def test_labels_that_the_adapter_contradicts_stop_the_run(small_corpus: Path, tmp_path: Path) -> None:
+    """An adapter trained on a subset makes the full labels wrong; naming the subset makes them right again."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 2\nbatch_size = 4\n')
+    place = ("--workspace", tmp_path / "workspace")
+    trained = versus("train", recipe, "--corpus", small_corpus, "--subset", "2", "--name", "tiny", *place, "--json")
+    assert trained.returncode == 0, trained.stderr
+    arm = f'[[arms]]\nname = "tuned"\nkind = "finetuned"\nmodel = "{model}"\nadapter = "tiny"\n'
+    whole = _experiment(tmp_path, f'name = "lamp"\ncorpus = "{small_corpus}"\n{arm}')
+    done = versus("compare", whole, *place)
+    assert_clear_error(done, "labelled", "recomputed", "adapter tiny")
+    subset = _experiment(tmp_path, f'name = "lamp"\ncorpus = "{small_corpus}"\nsubset = "2"\n{arm}')
+    summary = json.loads(versus("compare", subset, *place, "--json").stdout)
+    assert summary["arms"]["tuned"]["slices"]["trained"]["token_f1"]["n"] >= 1
+    other = save_pocket_like(tmp_path / "other", seed=1, positions=256)
+    wrong = _experiment(tmp_path, subset.read_text().replace(str(model), str(other)))
+    assert_clear_error(versus("compare", wrong, *place), "tiny", "made for base model", "train it again")
+
+
+def test_a_subset_keeps_only_the_questions_whose_slice_holds_for_it(small_corpus: Path) -> None:
+    """Paraphrases of facts outside the subset are left out; unseen pages stay."""
+    corpus = load_corpus(small_corpus)
+    arms = [{"name": "q", "kind": "rag-extractive"}]
+    whole = experiment_from_mapping({"name": "e", "corpus": "c", "arms": arms})
+    part = experiment_from_mapping({"name": "e", "corpus": "c", "arms": arms, "subset": "2"})
+    facts = corpus.subset("2")
+    kept = questions_of(part, corpus)
+    assert len(kept) < len(questions_of(whole, corpus))
+    assert {q.fact for q in kept if q.slice == "paraphrase"} <= facts
+    assert [q for q in kept if q.slice == "unseen-page"] == [
+        q for q in questions_of(whole, corpus) if q.slice == "unseen-page"
+    ]
+    assert {question.fact for question in training_questions(corpus, "2")} == set(facts)
+
+
+@pytest.mark.slow
+def test_passages_for_training_hold_the_gold_one_among_distractors(small_corpus: Path, tmp_path: Path) -> None:
+    """Without withholding every answerable question sees its evidence; with it, some do not."""
+    corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
+
+    def held(without_gold: float) -> list[bool]:
+        data = {"context": True, "distractors": 1, "without_gold": without_gold}
+        tables = {"model": {"name": "pocket"}, "data": data, "optimisation": {"max_steps": 1}}
+        passages = passages_for(recipe_from_mapping(tables, name="r", source="test"), corpus, workspace)
+        texts = {document.id: document.content or "" for document in corpus.documents()}
+        asked = [question for question in corpus.questions("train") if question.answerable]
+        assert all(len(passages(question)) == 2 for question in asked)
+        return [
+            any(
+                texts[e.document][e.start : e.end] in passage
+                for e in question.evidence
+                for passage in passages(question)
+            )
+            for question in asked
+        ]
+
+    assert all(held(0.0))
+    assert not all(held(0.6))
+
+
+def test_an_experiment_over_a_missing_corpus_is_refused(tmp_path: Path) -> None:
+    """Nothing is made in the workspace."""
+    path = _experiment(tmp_path, TWO_ARMS.format(corpus="nowhere"))
+    with pytest.raises(VersusError, match="no corpus 'nowhere'"):
+        Comparison.prepare(path, Workspace(tmp_path / "workspace"))
+    assert not (tmp_path / "workspace").exists()
