@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,8 +56,11 @@ class PretrainingConfig:
             for name in ("steps", "rows", "row_length", "evaluate_every", "checkpoint_every")
             if getattr(self, name) < 1
         ]
-        wrong += [f"{name} must not be negative" for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay")
-                  if getattr(self, name) < 0]  # fmt: skip
+        wrong += [
+            f"{name} must not be negative"
+            for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay")
+            if getattr(self, name) < 0
+        ]
         if self.learning_rate <= 0 or self.clip <= 0:
             wrong.append("learning_rate and clip must be above 0")
         if not 0 <= self.final_share <= 1:
@@ -68,7 +70,7 @@ class PretrainingConfig:
 
 
 def load_recipe(path: Path, table: str) -> PretrainingConfig:
-    """Read the table `table` of a TOML recipe. Raises FinetuneError for a missing table or unknown keys, all at once."""
+    """Read one table of a TOML recipe. Raises FinetuneError for a missing table, or naming all unknown keys."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -99,6 +101,16 @@ class Batches(Protocol):
 
     def __call__(self, step: int) -> TrainingBatch:
         """Return the batch of a step, counted from 0."""
+        ...
+
+
+class Auxiliary(Protocol):
+    """A further loss, computed from the hidden states of every layer, each (b, t, hidden)."""
+
+    def __call__(
+        self, model: PreTrainedModel, hidden_states: Sequence[torch.Tensor], packed: PackedBatch
+    ) -> torch.Tensor:
+        """Return the loss, weighted as it should count."""
         ...
 
 
@@ -199,7 +211,12 @@ class MasterWeights:
 
 
 def batch_loss(
-    model: PreTrainedModel, batch: TrainingBatch, *, guided: Sequence[tuple[int, int]] = (), guide_weight: float = 0.0
+    model: PreTrainedModel,
+    batch: TrainingBatch,
+    *,
+    guided: Sequence[tuple[int, int]] = (),
+    guide_weight: float = 0.0,
+    auxiliary: Auxiliary | None = None,
 ) -> torch.Tensor:
     """Return the weighted mean cross entropy (nats) of a batch, plus the attention guide's loss where there is one.
 
@@ -216,6 +233,7 @@ def batch_loss(
         position_ids=packed.position_ids,
         attention_mask=packed.attention_mask(model.dtype),
         output_attentions=wants_guide,
+        output_hidden_states=auxiliary is not None,
         use_cache=False,
     )
     labels, weights = packed.labels[:, 1:], batch.weights[:, 1:]
@@ -225,6 +243,8 @@ def batch_loss(
     loss = (losses * weights[counted]).sum() / weights[counted].sum()
     if wants_guide and batch.guides is not None:
         loss = loss + guide_weight * guide_loss(output.attentions, batch.guides, guided)
+    if auxiliary is not None:
+        loss = loss + auxiliary(model, output.hidden_states, packed)
     return torch.as_tensor(loss)
 
 
@@ -255,6 +275,7 @@ def pretrain(
     evaluate: Callable[[PreTrainedModel], dict[str, float]] | None = None,
     on_step: Callable[[Step], None] | None = None,
     guided: Sequence[tuple[int, int]] = (),
+    auxiliary: Auxiliary | None = None,
     resume: bool = True,
 ) -> PretrainingResult:
     """Train `model` in place, leaving checkpoints in `folder`; a killed run goes on from the last one if `resume`.
@@ -273,7 +294,7 @@ def pretrain(
     model.train()
     while progress.step < config.steps and not _out_of_time(config, progress):
         batch = batches(progress.step)
-        loss = batch_loss(model, batch, guided=guided, guide_weight=config.guide_weight)
+        loss = batch_loss(model, batch, guided=guided, guide_weight=config.guide_weight, auxiliary=auxiliary)
         torch.autograd.backward(loss)
         optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
         progress.step += 1
@@ -326,7 +347,7 @@ def _save(path: Path, optimizer: MasterWeights, progress: _Progress) -> None:
 
     temporary = path.with_suffix(".partial")
     torch.save({**optimizer.state(), "progress": asdict(progress)}, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _restore(path: Path, optimizer: MasterWeights) -> _Progress:
@@ -403,7 +424,7 @@ def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path:
             ids = np.array([token for text in encoded for token in [*text, tokenizer.eos_token_id]], dtype=np.uint16)
             file.write(ids.tobytes())
             count += len(ids)
-    os.replace(temporary, path)
+    temporary.replace(path)
     return count
 
 
@@ -458,4 +479,4 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -38,6 +38,7 @@ class Mixture:
     unanswerable: float = 0.18
     closed_book: float = 0.08
     header: float = 0.7
+    follow_ups: int = 0
 
     def __post_init__(self) -> None:
         wrong = [name for name in ("unanswerable", "closed_book", "header") if not 0 <= getattr(self, name) <= 1]
@@ -50,15 +51,20 @@ class Mixture:
 
 
 LEVELS = {
-    "short": Mixture(
-        words=(20, 45), most_passages=1, context_words=60, unanswerable=0.08, closed_book=0.05, header=0.3
-    ),
-    "middle": Mixture(words=(30, 110), most_passages=2, context_words=130, unanswerable=0.15, closed_book=0.06),
-    "long": Mixture(
-        words=(60, 130), most_passages=3, context_words=250, unanswerable=0.2, closed_book=0.05, header=0.85
-    ),
+    "short": Mixture((20, 45), 1, 60, unanswerable=0.08, closed_book=0.05, header=0.3, follow_ups=3),
+    "middle": Mixture((30, 110), 2, 130, unanswerable=0.15, closed_book=0.06, follow_ups=3),
+    "long": Mixture((60, 130), 3, 250, unanswerable=0.18, closed_book=0.05, header=0.85, follow_ups=1),
 }
 """The curriculum: copying is learned cheaply on short contexts and carried over to long ones."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A further question on the same sources: it makes far more of the tokens that a context costs."""
+
+    question: str
+    answer: str
+    copied: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Example:
     kind: str
     source: str
     copied: tuple[str, ...]
+    follow_ups: tuple[Turn, ...] = ()
 
     def prompt(self) -> list[dict[str, str]]:
         """Return the chat messages before the answer, as `data_prep.conversations` has them."""
@@ -80,6 +87,10 @@ class Example:
             {"role": "system", "content": CONTEXT_INSTRUCTION["en"]},
             {"role": "user", "content": f"{context_block(self.passages)}\n\nQuestion: {self.question}"},
         ]
+
+    def turns(self) -> tuple[Turn, ...]:
+        """Return all questions with their answers, the first one first."""
+        return (Turn(self.question, self.answer, self.copied), *self.follow_ups)
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,19 @@ def write_examples(path: Path, made: Iterator[Example]) -> int:
 def read_examples(path: Path) -> list[Example]:
     """Read what `write_examples` wrote."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return [Example(**{**row, "passages": tuple(row["passages"]), "copied": tuple(row["copied"])}) for row in rows]
+    return [
+        Example(
+            **{
+                **row,
+                "passages": tuple(row["passages"]),
+                "copied": tuple(row["copied"]),
+                "follow_ups": tuple(
+                    Turn(t["question"], t["answer"], tuple(t["copied"])) for t in row.get("follow_ups", ())
+                ),
+            }
+        )
+        for row in rows
+    ]
 
 
 def _fit(sentence: Sentence) -> bool:
@@ -145,7 +168,7 @@ def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
     index = rng.choice(fit)
     sentence = passage.sentences[index]
     made = wording.questions(sentence.text, rng)
-    if made and rng.random() < 0.75:
+    if made and rng.random() < 0.85:
         question, kind = rng.choice(made), "pattern"
     else:
         keywords = wording.keyword_question(sentence.text, rng)
@@ -154,11 +177,11 @@ def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
         question, kind = keywords, "keywords"
     if rng.random() < 0.08 and len(heading.split()) <= 6:
         question = f"{question.rstrip('?.')} in {heading}?"
-    used = (sentence,)
+    used: tuple[Sentence, ...] = (sentence,)
     if rng.random() < 0.25 and index + 1 < len(passage.sentences) and _follows(passage, index):
         used = (sentence, passage.sentences[index + 1])
     answer = " ".join(each.text for each in used)
-    return _Fact(wording.vary(question, rng), answer, used, passage, kind)
+    return _Fact(wording.vary(question, rng, 0.35), answer, used, passage, kind)
 
 
 def _follows(passage: Passage, index: int) -> bool:
@@ -199,11 +222,27 @@ def _example(
             fact.kind,
             source,
             copied=tuple(each.text for each in fact.sentences),
+            follow_ups=_follow_ups(fact, others, mixture, rng),
         )
     left = _without(fact)
     if left and rng.random() < 0.3:
         texts[rng.randrange(len(texts))] = left
     return Example(fact.question, tuple(texts), refusal(), "unanswerable", source, copied=())
+
+
+def _follow_ups(fact: _Fact, others: Sequence[Passage], mixture: Mixture, rng: random.Random) -> tuple[Turn, ...]:
+    """Ask more of the fact's passage, each answer once; now and then something that it does not hold."""
+    answers = {fact.answer}
+    turns: list[Turn] = []
+    for _ in range(mixture.follow_ups):
+        strange = rng.random() < mixture.unanswerable
+        each = _fact(rng.choice(others) if strange else fact.passage, rng)
+        if each is None or each.answer in answers:
+            continue
+        answers.add(each.answer)
+        copied = () if strange else tuple(sentence.text for sentence in each.sentences)
+        turns.append(Turn(each.question, refusal() if strange else each.answer, copied))
+    return tuple(turns)
 
 
 def _distractors(

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
-from finetune.pocket.instruct import Example
+from finetune.pocket.instruct import Example, Turn
 from finetune.pretraining import PretrainingConfig, TextRows, TrainingBatch, text_batch
+from finetune.tokenizer import END, ROLES
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-GUIDED_HEADS = ((3, 0), (3, 5), (4, 0), (3, 8), (4, 7), (5, 0))
+GUIDED_HEADS = ((3, 0), (3, 5), (4, 0), (4, 7), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (5, 5))
 """The (layer, head) pairs that are taught to fetch the next token of a copy; MiniLM's first layers already find the
 previous token (layer 0, head 2) and equal tokens (layer 2, head 9), the other parts of an induction circuit."""
+
+
+ASSISTANT = ROLES[2]
+TEXT_WEIGHT = 0.6
+"""Loss weight of a token of plain text; a token of an answer weighs 1."""
 
 
 @dataclass(frozen=True)
@@ -31,33 +37,55 @@ class Lesson:
 
 
 def lesson(example: Example, tokenizer: PreTrainedTokenizerBase, *, prompt_weight: float) -> Lesson:
-    """Tokenise an example with the chat template; the answer weighs 1 a token, the prompt `prompt_weight`.
+    """Tokenise an example with the chat template; an answer weighs 1 a token, all else `prompt_weight`.
 
     The token before each copied token is guided to the place in the sources where the copied token stands.
     """
-    prompt = tokenizer.apply_chat_template(example.prompt(), tokenize=False, add_generation_prompt=True)
-    text = f"{prompt}{example.answer}{tokenizer.eos_token}"
+    turns = example.turns()
+    messages = example.prompt()
+    for number, turn in enumerate(turns):
+        if number:
+            messages.append({"role": "user", "content": f"Question: {turn.question}"})
+        messages.append({"role": "assistant", "content": turn.answer})
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    answers = _answer_starts(text, turns)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans: list[tuple[int, int]] = encoded["offset_mapping"]
-    weights = tuple(1.0 if end > len(prompt) else prompt_weight for _, end in spans)
-    return Lesson(tuple(encoded["input_ids"]), weights, tuple(_guides(example, text, len(prompt), spans)))
+    weights = [prompt_weight] * len(spans)
+    for turn, start in zip(turns, answers, strict=True):
+        end = start + len(turn.answer) + len(END)
+        for token, (first, last) in enumerate(spans):
+            if first >= start and last <= end:
+                weights[token] = 1.0
+    return Lesson(tuple(encoded["input_ids"]), tuple(weights), tuple(_guides(turns, answers, text, spans)))
 
 
-def _guides(example: Example, text: str, answer_start: int, spans: Sequence[tuple[int, int]]) -> list[int]:
+def _answer_starts(text: str, turns: Sequence[Turn]) -> list[int]:
+    """Return where each turn's answer starts in the conversation's text."""
+    starts: list[int] = []
+    here = 0
+    for _ in turns:
+        here = text.index(ASSISTANT, here) + len(ASSISTANT)
+        starts.append(here)
+    return starts
+
+
+def _guides(turns: Sequence[Turn], answers: Sequence[int], text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     """Return for each token the token of the sources that holds what follows it in the answer; -1 elsewhere."""
     place: dict[int, int] = {}
-    here = answer_start
-    for sentence in example.copied:
-        source = text.find(sentence, 0, answer_start)
-        here = text.find(sentence, here)
-        if source < 0 or here < 0:
-            return [-1] * len(spans)
-        place.update((here + offset, source + offset) for offset in range(len(sentence)))
-        here += len(sentence)
+    for turn, start in zip(turns, answers, strict=True):
+        here = start
+        for sentence in turn.copied:
+            source = text.find(sentence, 0, answers[0])
+            here = text.find(sentence, here)
+            if source < 0 or here < 0:
+                break
+            place.update((here + offset, source + offset) for offset in range(len(sentence)))
+            here += len(sentence)
     token_at = {
         character: token
         for token, (start, end) in enumerate(spans)
-        if end <= answer_start
+        if end <= answers[0]
         for character in range(start, end)
     }
     guides = [-1] * len(spans)
@@ -72,13 +100,15 @@ def _guides(example: Example, text: str, answer_start: int, spans: Sequence[tupl
 class Course:
     """What a stage teaches from: files of examples with their shares, and the share of rows that are plain text.
 
-    prompt_weight: loss weight of prompt tokens · shifted: share of examples whose positions start at a random place,
-    so that all 512 positions are trained by short examples as well.
+    prompt_weight: loss weight of prompt tokens · kept: share of prompt and text tokens that carry loss at all (the
+    output layer is a quarter of the work, and answers are what counts) · shifted: share of examples whose positions start at a
+    random place, so that all 512 positions are trained by short examples as well.
     """
 
     shares: dict[str, float]
     text_share: float = 0.25
     prompt_weight: float = 0.3
+    kept: float = 0.4
     shifted: float = 0.3
 
 
@@ -110,11 +140,20 @@ class LessonBatches:
         rows = min(rows, self._config.rows - 1)
         taught = self._taught(self._config.rows - rows, rng)
         if rows == 0:
-            return taught
+            return self._thinned(taught, step)
         count = int(self._config.rows * self._course.text_share) + 1
         ids = torch.stack([self._text.row(step * count + number) for number in range(rows)])
         plain = text_batch(ids, self._tokenizer.eos_token_id)
-        return _stacked(taught, plain, self._tokenizer.pad_token_id)
+        plain = replace(plain, weights=plain.weights * TEXT_WEIGHT)
+        return self._thinned(_stacked(taught, plain, self._tokenizer.pad_token_id), step)
+
+    def _thinned(self, batch: TrainingBatch, step: int) -> TrainingBatch:
+        """Take the loss off all but a random share of prompt and text tokens; answers keep theirs."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
+        kept = torch.rand(batch.weights.shape, generator=generator) < self._course.kept
+        return replace(batch, weights=torch.where(kept | (batch.weights == 1), batch.weights, 0))
 
     def _taught(self, rows: int, rng: random.Random) -> TrainingBatch:
         """Fill `rows` rows with lessons drawn at random, first come first placed, until none fits three times."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import re
 
-STOPWORDS = frozenset(
-    "a an the this that these those it its it's they them their you your we our us i he she his her one ones of in on at to from by for "
-    "with without within into onto over under about above below between through during after before until as if when while than then "
-    "so and or but nor not no is are was were be been being am do does did done has have had having can could may might must "
-    "shall should will would there here which who whom whose what where why how all any each every both some such only own same "
-    "other another also more most very just too again further once up down out off per via e.g. i.e. etc don't doesn't isn't "
-    "aren't can't won't following example see note tip warning important make sure need needs want first second next finally".split()
-)
+_STOPWORDS_TEXT = """
+a about above after again all also am an and another any are aren't as at be been before being below between
+both but by can can't could did do does doesn't don't done down during e.g. each etc every example finally first
+following for from further had has have having he her here his how i i.e. if important in into is isn't it it's
+its just make may might more most must need needs next no nor not note of off on once one ones only onto or
+other our out over own per same second see shall she should so some such sure than that the their them then
+there these they this those through tip to too under until up us very via want warning was we were what when
+where which while who whom whose why will with within without won't would you your
+"""
+STOPWORDS = frozenset(_STOPWORDS_TEXT.split())
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9'’\-./]*[A-Za-z0-9]|[A-Za-z]|\d[\d.,]*")
 _UNIT = (
     r"(?:mm|cm|m|km|inches|inch|feet|ft|meters?|metres?|V|volts?|mV|kV|A|amps?|mA|W|watts?|kW|Hz|kHz|MHz|GHz|bytes?|KB|MB|GB|TB|"
@@ -30,12 +32,14 @@ _NUMBER_NOUN = re.compile(
 _NOUN_PHRASE = r"(?:(?:The|A|An|Each|Every|This|Your|Some|All)\s)?[A-Z`\"]?[\w`'\"/+.\-]*(?:\s[\w`'\"/+.\-()]+){0,7}?"
 _COPULA = re.compile(rf"({_NOUN_PHRASE})\s(is|are|was|were)\s(.+)")
 _MODAL = re.compile(rf"({_NOUN_PHRASE})\s(can|must|should|may|will|cannot)\s(not\s)?(.+)")
-_VERBS = (
-    "allows? lets? provides? supports? contains? shows? displays? uses? requires? controls? defines? specif(?:y|ies) indicates? returns? "
-    "determines? enables? includes? sends? creates? stores? opens? describes? represents? appears? runs? starts? stops? works? offers? "
-    "gives? needs? has have turns? sets? makes? takes? connects? reads? writes? prevents? generates? performs? checks? adds? removes? "
-    "affects? applies apply consists? refers? lists? keeps? holds? measures? monitors? receives? detects? charges? helps? causes?"
-).replace(" ", "|")
+_VERBS_TEXT = """
+allows? lets? provides? supports? contains? shows? displays? uses? requires? controls? defines? specif(?:y ies)
+indicates? returns? determines? enables? includes? sends? creates? stores? opens? describes? represents?
+appears? runs? starts? stops? works? offers? gives? needs? has have turns? sets? makes? takes? connects? reads?
+writes? prevents? generates? performs? checks? adds? removes? affects? applies apply consists? refers? lists?
+keeps? holds? measures? monitors? receives? detects? charges? helps? causes?
+"""
+_VERBS = "|".join(_VERBS_TEXT.split())
 _VERB = re.compile(rf"({_NOUN_PHRASE})\s(?:also\s|only\s|then\s|automatically\s)?({_VERBS})\s(.+)")
 _PURPOSE = re.compile(r"(?:In order to|To)\s([a-z][^,:]{6,90}),\s*(.+)")
 _PURPOSE_LATE = re.compile(r"([A-Z][a-z]+\s.{5,80}?)\sto\s([a-z]+\s.{5,80})\.$")
@@ -52,30 +56,64 @@ _IMPERATIVE = re.compile(
     r"Create|Configure|Enable|Disable|Delete|Download|Change|Specify|Move|Drag|Push|Pull|Close|Start|Stop|Restart|Replace|Copy|Save|Verify|Make)\s(.+)"
 )
 
+_SYNONYM_GROUPS = """
+remove, delete, take off
+show, display
+start, begin
+stop, end
+need, require
+maximum, highest, largest
+minimum, lowest, smallest
+allow, let, permit
+choose, select, pick
+change, modify, alter, adjust
+create, make, set up
+configure, set up
+enable, turn on, switch on, activate
+disable, turn off, switch off, deactivate
+install, fit, put in
+verify, check, confirm
+use, work with
+view, see, look at
+connect, attach, link
+send, transmit
+get, obtain
+fix, repair
+keep, retain
+error, fault, problem
+default, standard
+update, upgrade
+quickly, fast
+open, launch
+button, key
+screen, display
+vehicle, car
+enter, type
+replace, swap
+clean, wash
+occurs, happens
+occur, happen
+specify, give, state
+increase, raise
+decrease, lower, reduce
+"""
 _SYNONYMS: dict[str, tuple[str, ...]] = {
-    word: tuple(w for w in group if w != word)
-    for group in (
-        ("remove", "delete", "take off"), ("show", "display"), ("start", "begin"), ("stop", "end"), ("need", "require"),
-        ("maximum", "highest", "largest"), ("minimum", "lowest", "smallest"), ("allow", "let", "permit"), ("choose", "select", "pick"),
-        ("change", "modify", "alter", "adjust"), ("create", "make", "set up"), ("configure", "set up"), ("enable", "turn on", "switch on", "activate"),
-        ("disable", "turn off", "switch off", "deactivate"), ("install", "fit", "put in"), ("verify", "check", "confirm"), ("use", "work with"),
-        ("view", "see", "look at"), ("connect", "attach", "link"), ("send", "transmit"), ("get", "obtain"), ("fix", "repair"),
-        ("keep", "retain"), ("error", "fault", "problem"), ("default", "standard"), ("update", "upgrade"), ("quickly", "fast"),
-        ("open", "launch"), ("button", "key"), ("screen", "display"), ("vehicle", "car"), ("enter", "type"), ("replace", "swap"),
-        ("clean", "wash"), ("occurs", "happens"), ("occur", "happen"), ("specify", "give", "state"), ("increase", "raise"), ("decrease", "lower", "reduce"),
-    )
+    word: tuple(other for other in group if other != word)
+    for group in (line.split(", ") for line in _SYNONYM_GROUPS.split("\n") if line)
     for word in group
     if " " not in word
-}  # fmt: skip
-_ENDS_IN_E = frozenset(
-    "creat delet configur remov us updat chang enabl disabl manag charg mov sav clos replac writ mak tak giv hav activat deactivat calibrat "
-    "generat navigat operat rotat upgrad stor schedul shar stat driv defin describ resiz merg measur purchas provid requir receiv resolv "
-    "retriev scal separat simulat solv subscrib trac typ validat writ integrat migrat leav improv includ invit isolat duplicat determin "
-    "customiz organiz optimiz initializ minimiz maximiz automat authenticat allocat associat captur combin compar complet compil compos "
-    "archiv arrang assembl browse escap execut explor fil glu handl hid imag locat mut nam notic observ paus plac prepar produc "
-    "programm quot reduc releas renam restor reus rout secur serv siz structur tun translat troubleshoot unsubscrib utiliz zon enforc ensur "
-    "examin estimat evaluat exchang fre guarante imagin issu licens link oversiz invok".split()
-)
+}
+_ENDS_IN_E_TEXT = """
+activat allocat archiv arrang assembl associat authenticat automat browse calibrat captur chang charg clos
+combin compar compil complet compos configur creat customiz deactivat defin delet describ determin disabl driv
+duplicat enabl enforc ensur escap estimat evaluat examin exchang execut explor fil fre generat giv glu guarante
+handl hav hid imag imagin improv includ initializ integrat invit invok isolat issu leav licens link locat mak
+manag maximiz measur merg migrat minimiz mov mut nam navigat notic observ operat optimiz organiz oversiz paus
+plac prepar produc programm provid purchas quot receiv reduc releas remov renam replac requir resiz resolv
+restor retriev reus rotat rout sav scal schedul secur separat serv shar simulat siz solv stat stor structur
+subscrib tak trac translat troubleshoot tun typ unsubscrib updat upgrad us utiliz validat writ zon
+"""
+_ENDS_IN_E = frozenset(_ENDS_IN_E_TEXT.split())
 
 
 def content_words(text: str) -> list[str]:
@@ -120,8 +158,30 @@ def lower_first(text: str) -> str:
 def _subject(phrase: str) -> str | None:
     """Return a usable subject from a noun phrase, or None if it points elsewhere ("it", "this")."""
     words = phrase.strip().split()
-    if not words or words[0].lower() in {"it", "this", "these", "they", "there", "that", "which", "you", "we", "if", "when", "to", "for",
-                                         "in", "on", "note", "here", "and", "or", "as", "one", "with"}:  # fmt: skip
+    if not words or words[0].lower() in {
+        "it",
+        "this",
+        "these",
+        "they",
+        "there",
+        "that",
+        "which",
+        "you",
+        "we",
+        "if",
+        "when",
+        "to",
+        "for",
+        "in",
+        "on",
+        "note",
+        "here",
+        "and",
+        "or",
+        "as",
+        "one",
+        "with",
+    }:
         return None
     subject = lower_first(phrase.strip())
     return re.sub(r"^(each|every|your|some|all)\s", "the ", subject)
@@ -148,8 +208,11 @@ def _number(text: str, rng: random.Random) -> list[str]:
     if match and len(rest) >= 2:
         about = " ".join(rest[: rng.randint(2, 5)])
         time = re.match(r"(ms|milli|sec|min|hour|day|week|month|year)", match[2])
-        opening = rng.choice(("How long", "How much time", "How many " + match[2].rstrip("s") + "s") if time
-                             else ("How much", "What value", "How many " + match[2], "What is the limit for"))  # fmt: skip
+        opening = rng.choice(
+            ("How long", "How much time", "How many " + match[2].rstrip("s") + "s")
+            if time
+            else ("How much", "What value", "How many " + match[2], "What is the limit for")
+        )
         made.append(f"{opening} {about}?")
     counted = _NUMBER_NOUN.search(text)
     if counted:
@@ -179,8 +242,17 @@ def _purpose(text: str, rng: random.Random) -> list[str]:
 
 def how_question(goal: str, rng: random.Random) -> str:
     """Ask how to reach `goal`, a verb phrase in its base form."""
-    forms = ("How do I {g}?", "How can I {g}?", "How to {g}?", "How do you {g}?", "What do I do to {g}?", "What must I do to {g}?",
-             "What is the way to {g}?", "I want to {g}. What should I do?", "How should I {g}?")  # fmt: skip
+    forms = (
+        "How do I {g}?",
+        "How can I {g}?",
+        "How to {g}?",
+        "How do you {g}?",
+        "What do I do to {g}?",
+        "What must I do to {g}?",
+        "What is the way to {g}?",
+        "I want to {g}. What should I do?",
+        "How should I {g}?",
+    )
     weights = (8, 5, 2, 2, 2, 2, 1, 1, 1)
     return rng.choices(forms, weights)[0].format(g=goal.strip(" ."))
 
@@ -315,8 +387,14 @@ def _verb(text: str, rng: random.Random) -> list[str]:
     verb = base_form(match[2])
     auxiliary = "does" if verb != match[2] else "do"
     short = " ".join(match[3].rstrip(". ").split()[: rng.randint(2, 8)])
-    forms = (f"What {auxiliary} {subject} {verb}?", f"What {auxiliary} {subject} do?", f"{auxiliary.capitalize()} {subject} {verb} {short}?",
-             f"How {auxiliary} {subject} {verb} {short}?", f"What {match[2]} {short}?", f"Which one {match[2]} {short}?")  # fmt: skip
+    forms = (
+        f"What {auxiliary} {subject} {verb}?",
+        f"What {auxiliary} {subject} do?",
+        f"{auxiliary.capitalize()} {subject} {verb} {short}?",
+        f"How {auxiliary} {subject} {verb} {short}?",
+        f"What {match[2]} {short}?",
+        f"Which one {match[2]} {short}?",
+    )
     return [rng.choice(forms)]
 
 
@@ -326,8 +404,15 @@ def _imperative(text: str, rng: random.Random) -> list[str]:
         return []
     verb, words = match[1].lower(), match[2].rstrip(". ").split()
     short = " ".join(words[: rng.randint(3, 9)]).rstrip(",")
-    forms = (f"What should I {verb}?", f"Where do I {verb} {short}?", f"When do I {verb} {short}?", f"Do I have to {verb} {short}?",
-             f"Should I {verb} {short}?", f"What do I {verb} {' '.join(words[-4:])}?", f"Why {verb} {short}?")  # fmt: skip
+    forms = (
+        f"What should I {verb}?",
+        f"Where do I {verb} {short}?",
+        f"When do I {verb} {short}?",
+        f"Do I have to {verb} {short}?",
+        f"Should I {verb} {short}?",
+        f"What do I {verb} {' '.join(words[-4:])}?",
+        f"Why {verb} {short}?",
+    )
     return [rng.choices(forms, (1, 2, 2, 2, 2, 2, 1))[0]]
 
 
@@ -336,12 +421,31 @@ def keyword_question(sentence: str, rng: random.Random) -> str | None:
     words = content_words(sentence)
     if len(words) < 3:
         return None
-    count = min(len(words), rng.randint(3, 6))
+    count = min(len(words), rng.randint(2, 6))
     start = rng.randint(0, len(words) - count) if rng.random() < 0.5 else 0
     picked = words[start : start + count] if rng.random() < 0.5 else rng.sample(words, count)
-    frames = ("What about {k}?", "What does the manual say about {k}?", "What should I know about {k}?", "How does {k} work?", "Which {k}?",
-              "What is {k}?", "When {k}?", "Where {k}?", "Is {k}?", "Can I {k}?", "How do I {k}?", "Why {k}?", "Tell me about {k}.", "What {k}?",
-              "Does {k}?", "{k}?", "What happens with {k}?", "How much {k}?", "How many {k}?", "How long {k}?")  # fmt: skip
+    frames = (
+        "What about {k}?",
+        "What does the manual say about {k}?",
+        "What should I know about {k}?",
+        "How does {k} work?",
+        "Which {k}?",
+        "What is {k}?",
+        "When {k}?",
+        "Where {k}?",
+        "Is {k}?",
+        "Can I {k}?",
+        "How do I {k}?",
+        "Why {k}?",
+        "Tell me about {k}.",
+        "What {k}?",
+        "Does {k}?",
+        "{k}?",
+        "What happens with {k}?",
+        "How much {k}?",
+        "How many {k}?",
+        "How long {k}?",
+    )
     return rng.choice(frames).format(k=" ".join(picked))
 
 

@@ -140,8 +140,9 @@ def test_bf16_weights_follow_their_fp32_masters() -> None:
 
 def test_the_loss_is_a_weighted_mean(tokens: tuple[Path, int]) -> None:
     """Tokens of weight 0 do not count, and weights only matter relative to one another."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     model, batch = tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1])(0)
     plain = batch_loss(model, batch)

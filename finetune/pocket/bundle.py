@@ -1,0 +1,62 @@
+"""Write the bundle: weights, tokenizer, generation settings, model card and run record, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import FinetuneError
+from finetune.pretraining import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LARGEST = 32_000_000
+"""Bytes that the bundle may weigh."""
+
+CARD = Path(__file__).parent / "model_card.md"
+
+
+def write_bundle(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any], output: Path
+) -> None:
+    """Write `model` in bf16 with all that belongs to it to `output`, replacing what was there.
+
+    Raises FinetuneError, and leaves `output` as it was, if the bundle would be too large.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    fresh = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=64
+    )
+    model.to(torch.bfloat16).save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    write_json(fresh / "run_record.json", record)
+    (fresh / "README.md").write_text(model_card(record), encoding="utf-8")
+    size = sum(path.stat().st_size for path in fresh.iterdir())
+    if size > LARGEST:
+        shutil.rmtree(fresh)
+        raise FinetuneError(f"the bundle would weigh {size:,} bytes, more than {LARGEST:,}: use a smaller vocabulary")
+    shutil.rmtree(output, ignore_errors=True)
+    fresh.rename(output)
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Fill the model card's figures in from the run record."""
+    held_out = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in record["held_out"].items())
+    stages = "\n".join(
+        f"| {course['stage']['name']} | {course['steps']:,} | {course['tokens']:,} | {course['seconds']:,} |"
+        for course in record["stages"]
+    )
+    return CARD.read_text(encoding="utf-8").format(
+        tokens=f"{record['tokens_seen']:,}",
+        examples=f"{sum(record['examples'].values()):,}",
+        fertility=record["characters_per_token"]["pocket"],
+        old_fertility=record["characters_per_token"]["minilm"],
+        held_out=held_out,
+        stages=stages,
+    )

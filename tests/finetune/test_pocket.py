@@ -1,0 +1,220 @@
+"""Pocket starts as MiniLM, is taught by examples made from manuals, and answers from context."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_prep.conversations import closed_book, is_refusal, with_context
+from finetune.errors import FinetuneError
+from finetune.pocket import pocket_path
+from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path
+from finetune.pocket.evaluation import replies, token_f1
+from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
+from finetune.pocket.lessons import lesson
+from finetune.pocket.text import passages, read_pages
+from finetune.pocket.wording import base_form, goal_of_heading, questions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PAGE = {
+    "source": "example/lamp:docs/battery.md",
+    "licence": "MIT",
+    "text": "# Battery of the lamp\n\nThe battery is a lithium cell of 2,600 mAh. It lasts for 14 hours at full brightness. "
+    "If the light blinks red, charge the lamp at once.\n\n## Replacing the battery\n\n1. Turn the lamp off and open the cover with a coin.\n"
+    "2. Lift the old battery out by its ribbon.\n3. Insert the new battery with the plus sign facing up.\n\n```\ncode\n```\n\n"
+    "To reset the counter, hold the button for 5 seconds. The cover is sealed because water would damage the cell.\n",
+}
+OTHER = {
+    "source": "example/pump:docs/pump.md",
+    "licence": "MIT",
+    "text": "# Pump\n\nThe pump moves 40 litres of water per minute through a hose. Clean the filter every month with warm water. "
+    "You can connect two hoses with the adapter in the box. When the tank is empty, the pump stops by itself.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def pocket() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The bundled model and tokenizer, loaded as anybody would load them."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(pocket_path(), local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(pocket_path(), local_files_only=True)
+
+
+@pytest.mark.slow
+def test_the_decoder_starts_as_minilm() -> None:
+    """With a mask that hides nothing, the decoder's hidden states are MiniLM's."""
+    import torch
+    from transformers import AutoModel
+
+    encoder = AutoModel.from_pretrained(str(minilm_path()), local_files_only=True).eval()
+    decoder, tokenizer = load_minilm_decoder().eval(), load_minilm_tokenizer()
+    ids = tokenizer("Hold the button until the light turns blue.", return_tensors="pt")["input_ids"]
+    everything = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool)
+    with torch.no_grad():
+        ours = decoder.bert(input_ids=ids, attention_mask=everything).last_hidden_state
+        theirs = encoder(input_ids=ids).last_hidden_state
+    assert (ours - theirs).abs().max() <= 1e-4
+
+
+def test_passages_follow_headings_and_skip_code() -> None:
+    """A passage knows its title and section; code is left out; sentences lie where they say."""
+    cut = passages(PAGE, 60)
+    assert [(p.title, p.section) for p in cut] == [
+        ("Battery of the lamp", ""),
+        ("Battery of the lamp", "Replacing the battery"),
+    ]
+    assert all("code" not in passage.body for passage in cut)
+    for passage in cut:
+        assert all(passage.body[s.start : s.end] == s.text for s in passage.sentences)
+    assert [s.step for s in cut[1].sentences][:3] == [True, True, True]
+    assert cut[1].text().startswith("Battery of the lamp › Replacing the battery\n1. Turn")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("The battery lasts for 14 hours at full brightness.", {"how"}),
+        ("If the light blinks red, charge the lamp at once.", {"if", "light", "blinks", "red"}),
+        ("To reset the counter, hold the button for 5 seconds.", {"reset", "the", "counter"}),
+        ("The cover is sealed because water would damage the cell.", {"why", "cover", "sealed"}),
+        ("The pump is a machine that moves water.", {"what", "is", "the", "pump"}),
+        ("The filter is located under the tank.", {"where", "filter"}),
+    ],
+)
+def test_the_form_of_a_sentence_suggests_its_question(sentence: str, words: set[str]) -> None:
+    """Numbers, conditions, purposes, reasons, definitions and places each have their questions."""
+    made = [question for seed in range(12) for question in questions(sentence, random.Random(seed))]
+    assert any(words <= set(question.lower().strip("?.").split()) for question in made), made
+
+
+def test_verbs_and_headings_become_tasks() -> None:
+    """Gerunds and third persons find their base; task headings become goals, others do not."""
+    assert [base_form(v) for v in ("deleting", "running", "copies", "pushes", "allows", "has")] == [
+        "delete", "run", "copy", "push", "allow", "have",
+    ]  # fmt: skip
+    assert goal_of_heading("Replacing the battery") == "replace the battery"
+    assert goal_of_heading("How to clean the filter") == "clean the filter"
+    assert goal_of_heading("Technical data") is None
+
+
+def test_examples_hold_their_answers_or_decline() -> None:
+    """A copied answer stands in a source word for word; an unanswerable one declines, its answer in no source."""
+    made = [
+        example
+        for seed in range(60)
+        for example in examples([PAGE, OTHER], Mixture((20, 60), 2, 120, follow_ups=1), seed=seed)
+    ]
+    answerable = [example for example in made if example.copied]
+    declined = [example for example in made if example.passages and not example.copied]
+    assert answerable
+    assert declined
+    for example in answerable:
+        assert all(any(sentence in passage for passage in example.passages) for sentence in example.copied)
+        assert example.answer == " ".join(example.copied)
+    assert all(is_refusal(example.answer) for example in declined)
+    assert any(example.follow_ups for example in made)
+    assert any(not example.passages for example in made)
+
+
+def test_examples_are_the_same_for_one_seed(tmp_path: Path) -> None:
+    """The same seed gives the same examples, and a file of them reads back equal."""
+    made = list(examples([PAGE, OTHER] * 3, LEVELS["short"], seed=4))
+    assert made == list(examples([PAGE, OTHER] * 3, LEVELS["short"], seed=4))
+    assert write_examples(tmp_path / "examples.jsonl", iter(made)) == len(made)
+    assert read_examples(tmp_path / "examples.jsonl") == made
+
+
+def test_prompts_are_those_of_every_arm() -> None:
+    """The instruction stage asks in exactly the words of `data_prep.conversations`."""
+    example = Example("How long?", ("It lasts 14 hours.", "Other."), "It lasts 14 hours.", "pattern", "x", ())
+    theirs = [{"role": m.role.value, "content": m.text} for m in with_context("How long?", example.passages)]
+    assert example.prompt() == theirs
+    alone = Example("How long?", (), "14 hours.", "pattern", "x", ())
+    assert alone.prompt() == [{"role": m.role.value, "content": m.text} for m in closed_book("How long?")]
+
+
+def test_a_lesson_guides_each_copied_token_to_its_source() -> None:
+    """The token before a copied one is sent to where the copy stands; answers weigh 1, the prompt less."""
+    from finetune.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer([PAGE["text"], OTHER["text"]] * 5, vocabulary=400)
+    sentence = "It lasts for 14 hours at full brightness."
+    source = f"The battery is a lithium cell. {sentence} Charge it."
+    made = lesson(Example("How long?", (source,), sentence, "pattern", "x", (sentence,)), tokenizer, prompt_weight=0.3)
+    guided = [(token, column) for token, column in enumerate(made.guides) if column >= 0]
+    copied = "".join(tokenizer.decode([made.ids[column]]) for _, column in guided).strip()
+    assert copied == sentence
+    assert all(column < token for token, column in guided)
+    first = next(t for t, token in enumerate(made.ids) if tokenizer.decode([token]) == "<|assistant|>")
+    assert set(made.weights[: first + 1]) == {0.3}
+    assert set(made.weights[first + 1 :]) == {1.0}
+
+
+def test_impossible_mixtures_are_refused() -> None:
+    """All values out of range are named at once."""
+    with pytest.raises(FinetuneError, match=r"unanswerable, words, most_passages"):
+        Mixture((50, 20), 0, 100, unanswerable=2)
+
+
+def test_broken_shards_are_named(tmp_path: Path) -> None:
+    """A missing file and a broken line are errors with path and line."""
+    import lzma
+
+    with pytest.raises(FinetuneError, match="missing"):
+        list(read_pages(tmp_path / "absent.jsonl.xz"))
+    with lzma.open(tmp_path / "broken.jsonl.xz", "wt") as file:
+        file.write('{"text": "fine"}\n{"text": \n')
+    with pytest.raises(FinetuneError, match=r"broken.jsonl.xz:2"):
+        list(read_pages(tmp_path / "broken.jsonl.xz"))
+
+
+def test_the_bundle_is_small_and_whole() -> None:
+    """The model folder holds weights of at most 32 MB, a model card and a run record, and nothing pickled."""
+    names = {path.name for path in pocket_path().iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "run_record.json"} <= names
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
+    assert sum(path.stat().st_size for path in pocket_path().iterdir()) <= 32_000_000
+
+
+@pytest.mark.slow
+def test_the_bundled_model_copies_the_right_sentence(pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
+    """Given short sources it has never seen, it answers most easy questions with the sentence that answers."""
+    lamp = "The lamp weighs 310 grams. The battery of the lamp lasts 14 hours. The cover is made of blue plastic."
+    cases = [
+        ("How long does the battery of the lamp last?", "The battery of the lamp lasts 14 hours."),
+        ("What is the cover made of?", "The cover is made of blue plastic."),
+        ("How many grams does the lamp weigh?", "The lamp weighs 310 grams."),
+    ]
+    prompts = [
+        [{"role": m.role.value, "content": m.text} for m in with_context(question, [lamp])] for question, _ in cases
+    ]
+    scores = [token_f1(a, gold) for a, (_, gold) in zip(replies(*pocket, prompts), cases, strict=True)]
+    assert sum(scores) / len(scores) >= 0.6, scores
+
+
+@pytest.mark.slow
+def test_the_bundled_model_declines_what_the_sources_lack(
+    pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    """A question about something else altogether is declined."""
+    sources = ["The pump moves 40 litres of water per minute. Clean the filter every month with warm water."]
+    prompt = [
+        {"role": m.role.value, "content": m.text}
+        for m in with_context("Which operating systems does the email client support?", sources)
+    ]
+    assert is_refusal(replies(*pocket, [prompt])[0])
+
+
+@pytest.mark.slow
+def test_batched_replies_equal_single_ones(pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
+    """Padding on the left changes no answer."""
+    prompts = [[{"role": "user", "content": text}] for text in ("What is a battery?", "How do I reset the device now?")]
+    together = replies(*pocket, prompts, new_tokens=12)
+    alone = [replies(*pocket, [prompt], new_tokens=12)[0] for prompt in prompts]
+    assert together == alone
