@@ -81,7 +81,7 @@ def evidence_text(evidence: Iterable[Evidence], texts: Mapping[str, str]) -> str
 def _unsupported(splits: Mapping[str, Sequence[Question]], texts: Mapping[str, str]) -> Iterator[Problem]:
     """Answers that share neither their numbers nor a third of their content words with the evidence."""
     for split, questions in splits.items():
-        for question in (question for question in questions if question.answerable):
+        for question in (question for question in questions if question.answerable and question.evidence):
             evidence = evidence_text(question.evidence, texts)
             if not any(_supports(evidence, answer) for answer in question.answers):
                 yield Problem("support", f"{split}/{question.id}", "the evidence does not carry the answer")

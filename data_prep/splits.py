@@ -27,7 +27,7 @@ def assign_slices(
     known = _Trained(
         asked={_key(question) for question in trained if question.answerable},
         facts={question.fact for question in trained if question.answerable and question.fact is not None},
-        pages={document for question in trained for document in question.documents},
+        pages={page for question in trained if question.answerable for page in _pages(question)},
     )
     return {question.id: _slice(question, known, frozenset(new_documents)) for question in questions}
 
@@ -43,11 +43,16 @@ class _Trained:
 
 def _key(question: Question) -> tuple[str, str]:
     """Return a question's wording and fact; where the fact has no name, its documents stand for it."""
-    return wording_key(question.question), question.fact or " ".join(sorted(question.documents))
+    return wording_key(question.question), question.fact or " ".join(sorted(_pages(question)))
+
+
+def _pages(question: Question) -> tuple[str, ...]:
+    """Return the documents of a question: those of its evidence, else the one it is asked of."""
+    return question.documents or ((question.about,) if question.about else ())
 
 
 def _slice(question: Question, trained: _Trained, new_documents: frozenset[str]) -> str:
-    documents = set(question.documents)
+    documents = set(_pages(question))
     replaces = documents <= trained.pages and question.slice != "new-document"
     if not question.answerable:
         return "unanswerable"

@@ -1,0 +1,77 @@
+"""The sample corpora hold what they promise; every check of `versus questions check` holds for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from data_prep.checks import check_corpus
+from data_prep.consistency import contradictions
+from data_prep.corpus import SAMPLE_CORPORA, Corpus, load_corpus
+from data_prep.facts import SplitPlan, read_facts, split_facts
+
+READ_AND_FOUND_RIGHT = {
+    frozenset({"alerts-battery-charging", "alerts-drive"}),  # two alerts, two urgencies
+    frozenset({"airbags", "emergency-call"}),  # two lamps
+    frozenset({"child-seats", "child-seats-north-america"}),  # two regions
+    frozenset({"camp-mode", "pet-mode"}),  # two modes that look alike
+}
+"""Pairs of documents whose differing numbers were read by a person: they speak of different things."""
+
+
+@pytest.fixture(scope="module")
+def manual() -> Corpus:
+    """The owner's manual."""
+    return load_corpus(SAMPLE_CORPORA / "tern-manual")
+
+
+def test_every_check_holds_for_the_manual(manual: Corpus) -> None:
+    """Spans, support, duplicates, leaks, paraphrases, slices, hashes, skeletons, 4-grams."""
+    assert check_corpus(manual) == []
+
+
+def test_the_manual_is_as_large_as_it_says(manual: Corpus) -> None:
+    """Documents, words, facts, and test questions per slice are at least what a comparison needs."""
+    documents = manual.documents()
+    assert len(documents) >= 70
+    assert sum(len((document.content or "").split()) for document in documents) >= 50_000
+    assert len(manual.new_document_ids()) >= 8
+    slices = Counter(question.slice for question in manual.questions("test"))
+    least = {"trained": 100, "paraphrase": 250, "trained-page": 150, "unseen-page": 150, "new-document": 60}
+    assert {name: slices[name] >= count for name, count in least.items()} == dict.fromkeys(least, True)
+    assert slices["unanswerable"] >= 120
+    assert sum(not question.answerable for question in manual.questions("train")) >= 200
+    assert sum(not question.answerable for question in manual.questions("dev")) >= 80
+    assert all(len(answer.split()) <= 45 for q in manual.questions("test") for answer in q.answers)
+
+
+def test_the_manual_does_not_contradict_itself(manual: Corpus) -> None:
+    """Every pair of documents that claims a number differently was read and found right, or is meant to change it."""
+    found = contradictions({document.id: document.content or "" for document in manual.documents()})
+    assert {frozenset({a.document, b.document}) for a, b in found} <= READ_AND_FOUND_RIGHT
+
+
+def test_the_question_files_follow_from_the_facts(manual: Corpus) -> None:
+    """Splitting the facts again, with the pages that are unseen, gives the committed files."""
+    facts = read_facts(manual.path / "questions" / "facts.jsonl")
+    committed = {split: manual.questions(split) for split in ("train", "dev", "test")}
+
+    def pages(split: str) -> frozenset[str]:
+        return frozenset(q.documents[0] for q in committed[split] if q.slice == "unseen-page")
+
+    again = split_facts(facts, SplitPlan(pages("test"), pages("dev"), frozenset(manual.new_document_ids())))
+    assert {split: getattr(again, split) for split in committed} == committed
+
+
+def test_pictures_and_links_of_the_manual_lead_somewhere(manual: Corpus) -> None:
+    """Every linked drawing is there, and every cross-reference names a document."""
+    import re
+
+    names = set(manual.document_ids(include_new=True))
+    for path in manual.path.glob("*documents/*.md"):
+        for mark, target in re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+            if mark:
+                assert (path.parent / target).is_file(), (path.name, target)
+            else:
+                assert target.split("#")[0].removesuffix(".md") in names, (path.name, target)
