@@ -205,6 +205,14 @@ def _check_weights(path: Path) -> None:
         raise AdapterError(f"{path}: it holds no weights; train the adapter again")
 
 
+def load_for_merging(base: PreTrainedModel, folder: Path) -> Any:
+    """Return `base` with the adapter in `folder` on it, as a PeftModel. Raises AdapterError if it is damaged."""
+    from peft import PeftModel
+
+    _check_weights(folder / WEIGHTS)
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
 def merge(model: Any) -> PreTrainedModel:
     """Fold the active adapter of a PeftModel into its base weights, and return the plain model."""
     merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_prep.conversations import closed_book, refusal, with_context
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 SHORT_ROW = 128
 """Tokens that a packed row may have even if every example of its batch is shorter."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The passages of a training prompt, in order, and whether they hold the answer; if not, the refusal is trained."""
+
+    passages: tuple[str, ...]
+    holds_answer: bool = True
+
+
+Passages = Callable[["Question"], "Sequence[str] | Context"]
+"""Return the passages of a question's prompt, best first."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ def build_examples(
     *,
     max_length: int,
     language: str = "en",
-    passages: Callable[[Question], list[str]] | None = None,
+    passages: Passages | None = None,
 ) -> list[Example]:
     """Turn questions into examples of at most `max_length` tokens, in order.
 
@@ -59,8 +71,8 @@ def build_examples(
     too_long: list[str] = []
     examples: list[Example] = []
     for question in questions:
-        found = [] if passages is None else passages(question)
-        example = _fitting(question, tokenizer, found, max_length, language)
+        context = _context(passages(question)) if passages is not None else Context(())
+        example = _fitting(question, tokenizer, context, max_length, language)
         if len(example.input_ids) > max_length:
             too_long.append(f"{question.id} ({len(example.input_ids)} tokens)")
         examples.append(example)
@@ -73,22 +85,30 @@ def build_examples(
     return examples
 
 
+def _context(found: Sequence[str] | Context) -> Context:
+    """Return plain passages as a context that holds the answer."""
+    return found if isinstance(found, Context) else Context(tuple(found))
+
+
 def _fitting(
-    question: Question, tokenizer: PreTrainedTokenizerBase, passages: list[str], max_length: int, language: str
+    question: Question, tokenizer: PreTrainedTokenizerBase, context: Context, max_length: int, language: str
 ) -> Example:
     """Return the example with as many of the first passages as fit, at least one where there are any."""
-    example = _example(question, tokenizer, passages, language)
-    while len(passages) > 1 and len(example.input_ids) > max_length:
-        passages = passages[:-1]
-        example = _example(question, tokenizer, passages, language)
+    example = _example(question, tokenizer, context, language)
+    while len(context.passages) > 1 and len(example.input_ids) > max_length:
+        context = replace(context, passages=context.passages[:-1])
+        example = _example(question, tokenizer, context, language)
     return example
 
 
-def _example(question: Question, tokenizer: PreTrainedTokenizerBase, passages: list[str], language: str) -> Example:
+def _example(question: Question, tokenizer: PreTrainedTokenizerBase, context: Context, language: str) -> Example:
     """Tokenise one question with its reply, whatever its length."""
-    reply = question.answers[0] if question.answers else refusal(language)
+    answered = question.answers and context.holds_answer
+    reply = question.answers[0] if answered else refusal(language)
     prompt = (
-        with_context(question.question, passages, language=language) if passages else closed_book(question.question)
+        with_context(question.question, context.passages, language=language)
+        if context.passages
+        else closed_book(question.question)
     )
     ids, shared = encode_exchange(tokenizer, prompt, reply)
     return Example(question.id, tuple(ids), (IGNORED,) * shared + tuple(ids[shared:]))

@@ -16,7 +16,7 @@ from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
 from finetune.checkpoints import begin, latest_checkpoint
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
-from finetune.dataset import Collator, Example, as_rows, build_examples, data_hash
+from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
 from finetune.errors import TrainingDataError, TrainingError
 from finetune.loss_plot import write_loss_plot
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, load_tokenizer, model_context
@@ -49,14 +49,15 @@ def train_adapter(
     dev: Sequence[Question] = (),
     on_step: Callable[[TrainingStep], None] | None = None,
     resume: bool = False,
-    passages: Callable[[Question], list[str]] | None = None,
+    passages: Passages | None = None,
     device: str | None = None,
 ) -> RunRecord:
     """Train an adapter on `questions` as `recipe` says, and write it with its run record and loss curve to `output`.
 
-    `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, for a
-    recipe with `data.context`. `on_step` is called after every optimiser step. With `resume` an interrupted training
-    goes on from its last whole checkpoint, or starts if there is none.
+    `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, or a
+    `dataset.Context` (see `raft.raft_context`), for a recipe with `data.context`. `on_step` is called after every
+    optimiser step. With `resume` an interrupted training goes on from its last whole checkpoint, or starts if there is
+    none.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
     Raises FinetuneError for data, a model, a checkpoint or a training that cannot go on.
@@ -108,7 +109,7 @@ def _prepare(
     questions: Sequence[Question],
     dev: Sequence[Question],
     tokenizer: PreTrainedTokenizerBase,
-    passages: Callable[[Question], list[str]] | None,
+    passages: Passages | None,
     context: int,
 ) -> _Data:
     """Turn questions into examples that fit the recipe's length and the model's context."""

@@ -1,0 +1,65 @@
+"""RAFT: which passages stand in a training prompt (Zhang et al. 2024, arXiv 2403.10131).
+
+The retriever's own order is kept, so that a model is trained on prompts like those that it will be asked with. Unlike
+the paper, a question whose gold passage is withheld trains the sentence that declines and not the answer: Versus
+measures refusals, and answers from memory are another arm's matter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from finetune.config import DataSection
+from finetune.dataset import Context
+
+if TYPE_CHECKING:
+    from data_prep.questions import Question
+
+
+def raft_context(
+    question: Question,
+    gold: Sequence[str],
+    retrieved: Sequence[str],
+    data: DataSection,
+    *,
+    seed: int = 0,
+    count_tokens: Callable[[str], int] | None = None,
+    budget: int | None = None,
+) -> Context:
+    """Return the passages of one question's training prompt, and whether they hold its answer.
+
+    `gold` are the passages that hold the evidence (none for an unanswerable question), `retrieved` what the retriever
+    finds, best first; both may share passages. A share `data.without_gold` of the answerable questions, chosen by
+    `seed` and question id, gets no gold passage. The gold ones stay where the retriever put them; one that it missed
+    is put at a random place. `data.distractors` others stand beside them, fewer if more than `budget` tokens as
+    `count_tokens` counts would be needed: the gold passages are kept first.
+    """
+    chance = random.Random(f"{seed}:{question.id}")
+    withheld = bool(gold) and chance.random() < data.without_gold
+    kept = [] if withheld else list(dict.fromkeys(gold))
+    others = [passage for passage in dict.fromkeys(retrieved) if passage not in set(gold)]
+    wanted = data.distractors + (0 if kept else 1)
+    chosen = _within(kept, others[:wanted], count_tokens, budget)
+    order = [passage for passage in dict.fromkeys(retrieved) if passage in chosen]
+    for passage in kept:
+        if passage in chosen and passage not in order:
+            order.insert(chance.randint(0, len(order)), passage)
+    return Context(tuple(order), holds_answer=bool(kept))
+
+
+def _within(
+    kept: list[str], others: list[str], count_tokens: Callable[[str], int] | None, budget: int | None
+) -> set[str]:
+    """Return all of `kept`, and of `others` those that fit into the budget beside them, best first."""
+    if count_tokens is None or budget is None:
+        return {*kept, *others}
+    room = budget - sum(count_tokens(passage) for passage in kept)
+    chosen = set(kept)
+    for passage in others:
+        room -= count_tokens(passage)
+        if room < 0 and chosen:
+            break
+        chosen.add(passage)
+    return chosen
