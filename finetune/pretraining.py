@@ -85,15 +85,25 @@ def load_recipe(path: Path, table: str) -> PretrainingConfig:
 
 
 @dataclass(frozen=True)
-class TrainingBatch:
-    """A packed batch with the loss weight of each label, (b, t) float, and where each token's attention should go.
+class Guide:
+    """Where some heads should look.
 
-    guides: (b, t) int64, the column that the guided heads of a token should attend to; -1 for none.
+    heads: (layer, head) pairs. first, last: (b, t) int64, the columns from and to which, both included, the attention
+    of each token should go; -1 where the token is left free.
     """
+
+    heads: tuple[tuple[int, int], ...]
+    first: torch.Tensor
+    last: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A packed batch with the loss weight of each label, (b, t) float, and guides for attention, if any."""
 
     packed: PackedBatch
     weights: torch.Tensor
-    guides: torch.Tensor | None = None
+    guides: tuple[Guide, ...] = ()
 
 
 class Batches(Protocol):
@@ -214,25 +224,23 @@ def batch_loss(
     model: PreTrainedModel,
     batch: TrainingBatch,
     *,
-    guided: Sequence[tuple[int, int]] = (),
     guide_weight: float = 0.0,
     auxiliary: Auxiliary | None = None,
 ) -> torch.Tensor:
-    """Return the weighted mean cross entropy (nats) of a batch, plus the attention guide's loss where there is one.
+    """Return the weighted mean cross entropy (nats) of a batch, plus its guides' and the auxiliary loss.
 
-    The output layer runs only where a label carries weight. Guides need a model loaded with eager attention;
-    `guided` lists (layer, head).
+    The output layer runs only where a label carries weight. Guides need a model loaded with eager attention.
     """
     import torch
     from torch.nn import functional
 
     packed = batch.packed
-    wants_guide = batch.guides is not None and guide_weight > 0 and bool(guided)
+    guided = bool(batch.guides) and guide_weight > 0
     output = model.base_model(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
         attention_mask=packed.attention_mask(model.dtype),
-        output_attentions=wants_guide,
+        output_attentions=guided,
         output_hidden_states=auxiliary is not None,
         use_cache=False,
     )
@@ -241,29 +249,28 @@ def batch_loss(
     logits = model.get_output_embeddings()(output.last_hidden_state[:, :-1][counted]).float()
     losses = functional.cross_entropy(logits, labels[counted], reduction="none")
     loss = (losses * weights[counted]).sum() / weights[counted].sum()
-    if wants_guide and batch.guides is not None:
-        loss = loss + guide_weight * guide_loss(output.attentions, batch.guides, guided)
+    if guided:
+        loss = loss + guide_weight * sum(guide_loss(output.attentions, guide) for guide in batch.guides)
     if auxiliary is not None:
         loss = loss + auxiliary(model, output.hidden_states, packed)
     return torch.as_tensor(loss)
 
 
-def guide_loss(
-    attentions: Sequence[torch.Tensor], guides: torch.Tensor, guided: Sequence[tuple[int, int]]
-) -> torch.Tensor:
-    """Return the mean negative log of the attention that guided heads give to the guides' columns.
+def guide_loss(attentions: Sequence[torch.Tensor], guide: Guide) -> torch.Tensor:
+    """Return the mean negative log of the attention that a guide's heads give to its columns, over guided tokens.
 
-    attentions: one (b, heads, t, t) per layer; guides: (b, t) columns, -1 for none. It teaches copying directly: the
-    head that must fetch the next token from the sources is told where that token stands.
+    attentions: one (b, heads, t, t) per layer. It teaches reading directly: the head that must fetch the next token
+    from the sources is told where that token stands.
     """
     import torch
 
-    rows, places = torch.nonzero(guides >= 0, as_tuple=True)
+    rows, places = torch.nonzero(guide.first >= 0, as_tuple=True)
     if rows.numel() == 0:
         return torch.zeros(())
-    columns = guides[rows, places]
-    given = torch.stack([attentions[layer][rows, head, places, columns] for layer, head in guided])
-    return -given.float().clamp_min(1e-4).log().mean()
+    given = torch.stack([attentions[layer][rows, head, places] for layer, head in guide.heads]).float()
+    columns = torch.arange(given.shape[-1])
+    inside = (columns >= guide.first[rows, places][:, None]) & (columns <= guide.last[rows, places][:, None])
+    return -(given * inside).sum(-1).clamp_min(1e-4).log().mean()
 
 
 def pretrain(
@@ -274,7 +281,6 @@ def pretrain(
     *,
     evaluate: Callable[[PreTrainedModel], dict[str, float]] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    guided: Sequence[tuple[int, int]] = (),
     auxiliary: Auxiliary | None = None,
     resume: bool = True,
 ) -> PretrainingResult:
@@ -294,7 +300,7 @@ def pretrain(
     model.train()
     while progress.step < config.steps and not _out_of_time(config, progress):
         batch = batches(progress.step)
-        loss = batch_loss(model, batch, guided=guided, guide_weight=config.guide_weight, auxiliary=auxiliary)
+        loss = batch_loss(model, batch, guide_weight=config.guide_weight, auxiliary=auxiliary)
         torch.autograd.backward(loss)
         optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
         progress.step += 1

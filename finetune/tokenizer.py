@@ -24,14 +24,15 @@ SPECIAL_TOKENS = (PAD, END, *ROLES)
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
-    "{{- '<|assistant|>' -}}{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}"
+    "{{- '<|assistant|>' -}}{%- generation -%}{{- ' ' + message['content'] + '<|end|>' -}}{%- endgeneration -%}"
     "{%- else -%}"
     "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
     "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
-"""One token for a role, one for the end of a message: three tokens for a question, none for white space."""
+"""One token for a role, one for the end of a message: three tokens for a question. A reply begins with a space, so that
+its first word is the same token as in the middle of a text, from which it may be copied."""
 
 
 @dataclass(frozen=True)

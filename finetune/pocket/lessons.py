@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
 from finetune.pocket.instruct import Example, Turn
-from finetune.pretraining import PretrainingConfig, TextRows, TrainingBatch, text_batch
+from finetune.pocket.text import sentences
+from finetune.pretraining import Guide, PretrainingConfig, TextRows, TrainingBatch, text_batch
 from finetune.tokenizer import END, ROLES
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-GUIDED_HEADS = ((3, 0), (3, 5), (4, 0), (4, 7), (5, 0), (5, 1), (5, 2), (5, 3), (5, 4), (5, 5))
-"""The (layer, head) pairs that are taught to fetch the next token of a copy; MiniLM's first layers already find the
-previous token (layer 0, head 2) and equal tokens (layer 2, head 9), the other parts of an induction circuit."""
+LAST_LAYER = tuple((5, head) for head in range(6))
+GUIDED_HEADS = {
+    "sentence": ((2, 4), (2, 8)),
+    "question": ((3, 1), (3, 2), (3, 9)),
+    "evidence": ((4, 1), (4, 2), (4, 5)),
+    "opening": LAST_LAYER,
+    "copy": ((3, 0), (3, 5), (4, 0), (4, 7), *LAST_LAYER),
+}
+"""The (layer, head) pairs that are taught to read, by the step of reading that they take:
 
+sentence: each token of the sources looks at the first token of its sentence, and so knows which sentence it is in ·
+question: the words of the question look at the sentence that answers · evidence: so does the token that opens the
+answer · opening: it looks at the first token of that sentence · copy: each token of the answer looks at the one to
+come. A causal model needs the first three because the first token of a sentence cannot know what the sentence says.
+MiniLM's first layers bring the rest: (0, 2) finds the previous token, (2, 9) equal tokens."""
 
 ASSISTANT = ROLES[2]
+QUESTION = "Question:"
 TEXT_WEIGHT = 0.6
 """Loss weight of a token of plain text; a token of an answer weighs 1."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One tokenised example: ids, loss weight of each token, and for each token the place to attend to (-1: free)."""
+    """One tokenised example: ids, loss weight of each token, and by kind of guide (token, first place, last place)."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
-    guides: tuple[int, ...]
+    guides: dict[str, tuple[tuple[int, int, int], ...]]
 
 
 def lesson(example: Example, tokenizer: PreTrainedTokenizerBase, *, prompt_weight: float) -> Lesson:
@@ -45,7 +58,7 @@ def lesson(example: Example, tokenizer: PreTrainedTokenizerBase, *, prompt_weigh
     messages = example.prompt()
     for number, turn in enumerate(turns):
         if number:
-            messages.append({"role": "user", "content": f"Question: {turn.question}"})
+            messages.append({"role": "user", "content": f"{QUESTION} {turn.question}"})
         messages.append({"role": "assistant", "content": turn.answer})
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     answers = _answer_starts(text, turns)
@@ -53,11 +66,11 @@ def lesson(example: Example, tokenizer: PreTrainedTokenizerBase, *, prompt_weigh
     spans: list[tuple[int, int]] = encoded["offset_mapping"]
     weights = [prompt_weight] * len(spans)
     for turn, start in zip(turns, answers, strict=True):
-        end = start + len(turn.answer) + len(END)
+        end = start + 1 + len(turn.answer) + len(END)
         for token, (first, last) in enumerate(spans):
             if first >= start and last <= end:
                 weights[token] = 1.0
-    return Lesson(tuple(encoded["input_ids"]), tuple(weights), tuple(_guides(turns, answers, text, spans)))
+    return Lesson(tuple(encoded["input_ids"]), tuple(weights), _guides(turns, answers, text, spans))
 
 
 def _answer_starts(text: str, turns: Sequence[Turn]) -> list[int]:
@@ -70,29 +83,63 @@ def _answer_starts(text: str, turns: Sequence[Turn]) -> list[int]:
     return starts
 
 
-def _guides(turns: Sequence[Turn], answers: Sequence[int], text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Return for each token the token of the sources that holds what follows it in the answer; -1 elsewhere."""
+def _guides(
+    turns: Sequence[Turn], answers: Sequence[int], text: str, spans: Sequence[tuple[int, int]]
+) -> dict[str, tuple[tuple[int, int, int], ...]]:
+    """Return, by kind, which token should attend to which places (first, last) of the sources."""
+    token_at = {character: token for token, (start, end) in enumerate(spans) for character in range(start, end)}
+    found: dict[str, list[tuple[int, int, int]]] = {kind: [] for kind in GUIDED_HEADS}
+    question_from = 0
+    for number, (turn, start) in enumerate(zip(turns, answers, strict=True)):
+        seek = text.find if number else text.rfind
+        question_from = seek(QUESTION, question_from, start)
+        place = _places(turn, start, text, sources_end=answers[0])
+        if place and question_from >= 0:
+            opener = token_at[start] - 1
+            evidence = token_at[min(place.values())], token_at[max(place.values())]
+            asked = range(token_at[question_from + len(QUESTION)], opener - 1)
+            found["question"] += [(token, *evidence) for token in asked]
+            found["evidence"].append((opener, *evidence))
+            for before, column in _copies(place, spans, token_at):
+                found["opening" if before == opener else "copy"].append((before, column, column))
+        question_from = start
+    found["sentence"] = _sentence_guides(text[: answers[0]], token_at)
+    return {kind: tuple(listed) for kind, listed in found.items()}
+
+
+def _places(turn: Turn, start: int, text: str, *, sources_end: int) -> dict[int, int]:
+    """Map each character of a copied answer, which starts at `start`, to where it was copied from."""
     place: dict[int, int] = {}
-    for turn, start in zip(turns, answers, strict=True):
-        here = start
-        for sentence in turn.copied:
-            source = text.find(sentence, 0, answers[0])
-            here = text.find(sentence, here)
-            if source < 0 or here < 0:
-                break
-            place.update((here + offset, source + offset) for offset in range(len(sentence)))
-            here += len(sentence)
-    token_at = {
-        character: token
-        for token, (start, end) in enumerate(spans)
-        if end <= answers[0]
-        for character in range(start, end)
-    }
-    guides = [-1] * len(spans)
-    for token, (start, end) in enumerate(spans):
-        first = next((c for c in range(start, end) if c in place), None)
-        if first is not None and token > 0:
-            guides[token - 1] = token_at.get(place[first], -1)
+    here = start
+    for sentence in turn.copied:
+        source = text.find(sentence, 0, sources_end)
+        here = text.find(sentence, here)
+        if source < 0 or here < 0:
+            return {}
+        place.update((here + offset, source + offset) for offset in range(len(sentence)))
+        here += len(sentence)
+    return place
+
+
+def _copies(
+    place: dict[int, int], spans: Sequence[tuple[int, int]], token_at: dict[int, int]
+) -> Iterator[tuple[int, int]]:
+    """Yield, for each copied token, the token before it and the token that it is copied from."""
+    for token in range(token_at[min(place)], token_at[max(place)] + 1):
+        first = next((character for character in range(*spans[token]) if character in place), None)
+        if first is not None:
+            yield token - 1, token_at[place[first]]
+
+
+def _sentence_guides(prompt: str, token_at: dict[int, int]) -> list[tuple[int, int, int]]:
+    """Send every token of the sources to the first token of its sentence; none without sources."""
+    start, end = prompt.find("[1] "), prompt.rfind(QUESTION)
+    if start < 0 or end < 0:
+        return []
+    guides = []
+    for sentence in sentences(prompt[start:end]):
+        first, last = token_at[start + sentence.start], token_at[start + sentence.end - 1]
+        guides += [(token, first, first) for token in range(first, last + 1)]
     return guides
 
 
@@ -101,8 +148,8 @@ class Course:
     """What a stage teaches from: files of examples with their shares, and the share of rows that are plain text.
 
     prompt_weight: loss weight of prompt tokens · kept: share of prompt and text tokens that carry loss at all (the
-    output layer is a quarter of the work, and answers are what counts) · shifted: share of examples whose positions start at a
-    random place, so that all 512 positions are trained by short examples as well.
+    output layer is a quarter of the work, and answers are what counts) · shifted: share of examples whose positions
+    start at a random place, so that all 512 positions are trained by short examples as well.
     """
 
     shares: dict[str, float]
@@ -192,16 +239,19 @@ def lessons_batch(
 
     packed = pack([(each.ids, each.ids) for each in lessons], rows, pad_token=pad_token, offsets=offsets)
     weights = torch.zeros(packed.input_ids.shape)
-    guides = torch.full(packed.input_ids.shape, -1, dtype=torch.long)
+    places = {kind: torch.full((2, *packed.input_ids.shape), -1, dtype=torch.long) for kind in GUIDED_HEADS}
     for number, row in enumerate(rows):
         start = 0
         for index in row:
             each = lessons[index]
             place = slice(start, start + len(each.ids))
             weights[number, place] = torch.tensor(each.weights)
-            guides[number, place] = torch.tensor([column + start if column >= 0 else -1 for column in each.guides])
+            for kind, listed in each.guides.items():
+                for token, first, last in listed:
+                    places[kind][:, number, start + token] = torch.tensor([start + first, start + last])
             start += len(each.ids)
-    return TrainingBatch(packed, weights, guides)
+    guides = [Guide(GUIDED_HEADS[kind], found[0], found[1]) for kind, found in places.items()]
+    return TrainingBatch(packed, weights, tuple(guides))
 
 
 def _stacked(first: TrainingBatch, second: TrainingBatch, pad_token: int) -> TrainingBatch:
@@ -219,6 +269,17 @@ def _stacked(first: TrainingBatch, second: TrainingBatch, pad_token: int) -> Tra
     packed = PackedBatch(
         both("input_ids", pad_token), both("position_ids", 0), both("labels", IGNORED), both("segments", 0)
     )
-    none = torch.full(second.packed.input_ids.shape, -1, dtype=torch.long)
-    guides = [wide(each.guides if each.guides is not None else none, -1) for each in (first, second)]
-    return TrainingBatch(packed, torch.cat([wide(first.weights, 0), wide(second.weights, 0)]), torch.cat(guides))
+    weights = torch.cat([wide(first.weights, 0), wide(second.weights, 0)])
+    return TrainingBatch(packed, weights, tuple(_extended(guide, packed.input_ids.shape) for guide in first.guides))
+
+
+def _extended(guide: Guide, shape: torch.Size) -> Guide:
+    """Return a guide for more and wider rows, which it leaves free."""
+    import torch
+
+    room = (0, shape[1] - guide.first.shape[1], 0, shape[0] - guide.first.shape[0])
+    return Guide(
+        guide.heads,
+        torch.nn.functional.pad(guide.first, room, value=-1),
+        torch.nn.functional.pad(guide.last, room, value=-1),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from finetune.errors import FinetuneError
 from finetune.pocket.copying import IdentityLoss
 from finetune.pocket.evaluation import context_figures
 from finetune.pocket.instruct import LEVELS, Example
-from finetune.pocket.lessons import GUIDED_HEADS, Course, LessonBatches
+from finetune.pocket.lessons import Course, LessonBatches
 from finetune.pretraining import (
     PretrainingConfig,
     PretrainingResult,
@@ -100,9 +100,13 @@ def train_stage(
         folder,
         evaluate=evaluate,
         on_step=on_step,
-        guided=GUIDED_HEADS,
-        auxiliary=identity if stage.identity_weight > 0 else None,
+        auxiliary=_weighted(identity, stage.identity_weight),
     )
+
+
+def _weighted(identity: IdentityLoss | None, weight: float) -> IdentityLoss | None:
+    """Return the identity loss with the stage's weight; None if it has none."""
+    return replace(identity, weight=weight) if identity is not None and weight > 0 else None
 
 
 def figures(

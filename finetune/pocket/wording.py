@@ -218,9 +218,7 @@ def _number(text: str, rng: random.Random) -> list[str]:
     if counted:
         others = [w for w in content_words(text) if w not in counted[0]][:6]
         if others:
-            made.append(
-                f"How many {counted[2]} {rng.choice(('does', 'are there for', 'can', 'for', 'are in'))} {' '.join(others[:4])}?"
-            )
+            made.append(f"How many {counted[2]} {rng.choice(('does', 'are there for', 'can'))} {' '.join(others[:4])}?")
     copula = _COPULA.match(text)
     if copula and re.search(r"\d", copula[3]) and (subject := _subject(copula[1])):
         made.append(f"What {copula[2]} {subject}?")

@@ -21,20 +21,30 @@ from finetune.pocket.wording import base_form, goal_of_heading, questions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PAGE = {
-    "source": "example/lamp:docs/battery.md",
-    "licence": "MIT",
-    "text": "# Battery of the lamp\n\nThe battery is a lithium cell of 2,600 mAh. It lasts for 14 hours at full brightness. "
-    "If the light blinks red, charge the lamp at once.\n\n## Replacing the battery\n\n1. Turn the lamp off and open the cover with a coin.\n"
-    "2. Lift the old battery out by its ribbon.\n3. Insert the new battery with the plus sign facing up.\n\n```\ncode\n```\n\n"
-    "To reset the counter, hold the button for 5 seconds. The cover is sealed because water would damage the cell.\n",
-}
-OTHER = {
-    "source": "example/pump:docs/pump.md",
-    "licence": "MIT",
-    "text": "# Pump\n\nThe pump moves 40 litres of water per minute through a hose. Clean the filter every month with warm water. "
-    "You can connect two hoses with the adapter in the box. When the tank is empty, the pump stops by itself.\n",
-}
+BATTERY = """# Battery of the lamp
+
+The battery is a lithium cell of 2,600 mAh. It lasts for 14 hours at full brightness. If the light blinks red, charge \
+the lamp at once.
+
+## Replacing the battery
+
+1. Turn the lamp off and open the cover with a coin.
+2. Lift the old battery out by its ribbon.
+3. Insert the new battery with the plus sign facing up.
+
+```
+code
+```
+
+To reset the counter, hold the button for 5 seconds. The cover is sealed because water would damage the cell.
+"""
+PUMP = """# Pump
+
+The pump moves 40 litres of water per minute through a hose. Clean the filter every month with warm water. You can \
+connect two hoses with the adapter in the box. When the tank is empty, the pump stops by itself.
+"""
+PAGE = {"source": "example/lamp:docs/battery.md", "licence": "MIT", "text": BATTERY}
+OTHER = {"source": "example/pump:docs/pump.md", "licence": "MIT", "text": PUMP}
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +149,30 @@ def test_prompts_are_those_of_every_arm() -> None:
     assert alone.prompt() == [{"role": m.role.value, "content": m.text} for m in closed_book("How long?")]
 
 
-def test_a_lesson_guides_each_copied_token_to_its_source() -> None:
-    """The token before a copied one is sent to where the copy stands; answers weigh 1, the prompt less."""
+def test_a_lesson_guides_reading_step_by_step() -> None:
+    """The question looks at the sentence that answers, each copied token is sent to its source, answers weigh 1."""
     from finetune.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer([PAGE["text"], OTHER["text"]] * 5, vocabulary=400)
     sentence = "It lasts for 14 hours at full brightness."
     source = f"The battery is a lithium cell. {sentence} Charge it."
     made = lesson(Example("How long?", (source,), sentence, "pattern", "x", (sentence,)), tokenizer, prompt_weight=0.3)
-    guided = [(token, column) for token, column in enumerate(made.guides) if column >= 0]
-    copied = "".join(tokenizer.decode([made.ids[column]]) for _, column in guided).strip()
-    assert copied == sentence
-    assert all(column < token for token, column in guided)
-    first = next(t for t, token in enumerate(made.ids) if tokenizer.decode([token]) == "<|assistant|>")
-    assert set(made.weights[: first + 1]) == {0.3}
-    assert set(made.weights[first + 1 :]) == {1.0}
+
+    def text(first: int, last: int) -> str:
+        return tokenizer.decode(made.ids[first : last + 1]).strip()
+
+    opener = made.ids.index(tokenizer.convert_tokens_to_ids("<|assistant|>"))
+    assert [token for token, *_ in made.guides["opening"]] == [opener]
+    copies = [*made.guides["opening"], *made.guides["copy"]]
+    assert text(copies[0][1], copies[-1][2]) == sentence
+    assert all(first < token for token, first, _ in copies)
+    assert [text(first, last) for _, first, last in made.guides["evidence"]] == [sentence]
+    assert {text(first, last) for _, first, last in made.guides["question"]} == {sentence}
+    assert text(made.guides["question"][0][0], made.guides["question"][-1][0]).startswith("How long")
+    own = {token: first for token, first, _ in made.guides["sentence"]}
+    assert own[copies[-1][1]] == copies[0][1]
+    assert set(made.weights[: opener + 1]) == {0.3}
+    assert set(made.weights[opener + 1 :]) == {1.0}
 
 
 def test_impossible_mixtures_are_refused() -> None:

@@ -14,6 +14,7 @@ import pytest
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED
 from finetune.pretraining import (
+    Guide,
     MasterWeights,
     PretrainingConfig,
     TextRows,
@@ -75,7 +76,8 @@ from tests.finetune.tiny_models import tiny_decoder
 folder, end, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 config = PretrainingConfig(steps=12, rows=4, row_length=32, learning_rate=3e-3, warmup_steps=2, checkpoint_every=2)
 import time
-pretrain(tiny_decoder(), TextRows(folder / "text.u16", config, end), config, folder / "run", on_step=lambda s: time.sleep(pause))
+rows = TextRows(folder / "text.u16", config, end)
+pretrain(tiny_decoder(), rows, config, folder / "run", on_step=lambda s: time.sleep(pause))
 """
 
 
@@ -103,7 +105,7 @@ def test_a_damaged_checkpoint_is_named(tokens: tuple[Path, int], tmp_path: Path)
     """A checkpoint that cannot be read is an error with its path, not a fresh start."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"half of a file")
-    with pytest.raises((FinetuneError), match="checkpoint.pt"):
+    with pytest.raises((FinetuneError), match=r"checkpoint\.pt"):
         pretrain(tiny_decoder(), TextRows(tokens[0], CONFIG, tokens[1]), CONFIG, tmp_path / "run")
 
 
@@ -162,15 +164,19 @@ def test_the_loss_is_a_weighted_mean(tokens: tuple[Path, int]) -> None:
 
 
 def test_the_guide_rewards_attention_where_it_should_be() -> None:
-    """All attention on the guided column costs nothing, a quarter of it costs log 4."""
+    """All attention inside the guided columns costs nothing, a quarter of it costs log 4, a free token nothing."""
     import torch
 
-    attention = torch.full((1, 1, 2, 2), 0.25)
-    attention[0, 0, 1, 0] = 1.0
-    free = torch.tensor([[-1, 0]])
-    assert float(guide_loss([attention], free, [(0, 0)])) == pytest.approx(0.0)
-    assert float(guide_loss([attention], torch.tensor([[0, -1]]), [(0, 0)])) == pytest.approx(1.386, abs=1e-3)
-    assert float(guide_loss([attention], torch.tensor([[-1, -1]]), [(0, 0)])) == 0.0
+    attention = torch.full((1, 1, 2, 4), 0.25)
+    attention[0, 0, 1] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+
+    def loss(first: list[int], last: list[int]) -> float:
+        return float(guide_loss([attention], Guide(((0, 0),), torch.tensor([first]), torch.tensor([last]))))
+
+    assert loss([-1, 0], [-1, 1]) == pytest.approx(0.0)
+    assert loss([2, -1], [2, -1]) == pytest.approx(1.386, abs=1e-3)
+    assert loss([1, -1], [2, -1]) == pytest.approx(0.693, abs=1e-3)
+    assert loss([-1, -1], [-1, -1]) == 0.0
 
 
 def test_the_rate_rises_then_falls() -> None:

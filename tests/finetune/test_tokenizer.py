@@ -55,7 +55,7 @@ def test_the_chat_template_marks_the_reply(new: PreTrainedTokenizerBase) -> None
     messages = [{"role": "user", "content": "How long?"}, {"role": "assistant", "content": "450 hours."}]
     made = new.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
     marked = [t for t, mark in zip(made["input_ids"], made["assistant_masks"], strict=True) if mark]
-    assert new.decode(marked) == "450 hours.<|end|>"
+    assert new.decode(marked) == " 450 hours.<|end|>"
     prompt = new.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
     assert prompt == "<|user|>How long?<|end|><|assistant|>"
 
@@ -83,9 +83,7 @@ def test_a_swapped_row_is_the_mean_of_its_pieces(
     assert (model.config.pad_token_id, model.config.eos_token_id) == (new.pad_token_id, new.eos_token_id)
 
 
-def test_special_tokens_start_from_the_mean_of_all(
-    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
-) -> None:
+def test_special_tokens_start_from_the_mean_of_all(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:
     """A token without old pieces stands in the middle."""
     import torch
 
