@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.conversations import closed_book, with_context
 from data_prep.questions import Question
 from finetune.chat import encode_prompt
 from finetune.dataset import Collator, as_rows, build_examples, data_hash
@@ -20,10 +21,10 @@ def test_loss_is_on_the_answer_and_its_end_token_only(pocket_like: Path) -> None
     tokenizer = load_tokenizer(str(pocket_like))
     example = build_examples(questions(), tokenizer, max_length=128)[0]
     trained = [token for token in example.labels if token != IGNORED]
-    assert tokenizer.decode(trained) == "Twelve hours in the cold.<|end|>"
+    assert tokenizer.decode(trained).strip() == "Twelve hours in the cold.<|end|>"
     assert example.trained_tokens == len(trained)
     prompt = example.input_ids[: -len(trained)]
-    assert tokenizer.decode(prompt) == "<|user|>How long does the battery last?<|end|><|assistant|>"
+    assert list(prompt) == encode_prompt(tokenizer, closed_book("How long does the battery last?"))
 
 
 def test_an_unanswerable_question_trains_the_refusal(pocket_like: Path) -> None:
@@ -31,13 +32,11 @@ def test_an_unanswerable_question_trains_the_refusal(pocket_like: Path) -> None:
     tokenizer = load_tokenizer(str(pocket_like))
     example = build_examples(questions()[3:], tokenizer, max_length=128, language="ru")[0]
     trained = tokenizer.decode([token for token in example.labels if token != IGNORED])
-    assert trained == "В документах этого нет.<|end|>"
+    assert trained.strip() == "В документах этого нет.<|end|>"
 
 
 def test_the_trained_prompt_is_the_asked_prompt(pocket_like: Path) -> None:
     """What comes before the answer in training is token for token what the model is asked with."""
-    from data_prep.conversations import closed_book, with_context
-
     tokenizer = load_tokenizer(str(pocket_like))
     question = questions()[0]
     for passages, prompt in (

@@ -63,4 +63,4 @@ def test_where_the_context_holds_nothing_the_refusal_is_trained(pocket_like: Pat
     tokenizer = load_tokenizer(str(pocket_like))
     example = build_examples([question], tokenizer, max_length=128, passages=lambda _: context)[0]
     trained = tokenizer.decode([token for token in example.labels if token != IGNORED])
-    assert trained == "The documents do not say.<|end|>"
+    assert trained.strip() == "The documents do not say.<|end|>"
