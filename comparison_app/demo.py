@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,21 +38,41 @@ LIVE = DemoAdapter("tern-live", "pocket-live", subset="60")
 BUNDLED = (DemoAdapter("tern-full", "pocket"), DemoAdapter("tern-raft", "pocket-raft"))
 
 
-def run_demo(workspace: Workspace, *, train_all: bool, live_loss: LiveLoss, hooks: Hooks) -> Path:
-    """Run the demo and return the run's folder; whatever has not changed since the last time is used again."""
+def run_demo(
+    workspace: Workspace,
+    *,
+    train_all: bool,
+    live_loss: LiveLoss,
+    hooks: Hooks,
+    live_seconds: float | None = None,
+) -> Path:
+    """Run the demo and return the run's folder; whatever has not changed since the last time is used again.
+
+    `live_seconds` shortens or lengthens the live training; None leaves the recipe's own time.
+    """
     corpus = workspace.corpus(SAMPLE_CORPUS)
-    for adapter in (LIVE, *(BUNDLED if train_all else ())):
+    _train(LIVE, corpus, workspace, live_loss, hooks, live_seconds)
+    for adapter in BUNDLED if train_all else ():
         _train(adapter, corpus, workspace, live_loss, hooks)
     comparison = Comparison.prepare(find_experiment("manual-demo"), workspace)
     return comparison.run(_run_name(comparison), resume=True, hooks=hooks)
 
 
-def _train(adapter: DemoAdapter, corpus: Corpus, workspace: Workspace, live_loss: LiveLoss, hooks: Hooks) -> None:
+def _train(
+    adapter: DemoAdapter,
+    corpus: Corpus,
+    workspace: Workspace,
+    live_loss: LiveLoss,
+    hooks: Hooks,
+    seconds: float | None = None,
+) -> None:
     """Train one adapter, unless it was trained before from the same recipe, questions and base model."""
     from finetune.config import load_recipe
     from finetune.models import base_fingerprint
 
     recipe = load_recipe(adapter.recipe)
+    if seconds is not None:
+        recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=seconds))
     folder = workspace.adapters / adapter.name
     key = data_key(recipe, training_questions(corpus, adapter.subset), base_fingerprint(recipe.model.name))
     if _made_from(folder) == key:
@@ -60,7 +80,7 @@ def _train(adapter: DemoAdapter, corpus: Corpus, workspace: Workspace, live_loss
         return
     hooks.stage(f"training {adapter.name} by recipe {adapter.recipe}")
     with live_loss(f"  {adapter.name}") as on_step:
-        train_on_corpus(recipe, corpus, workspace, adapter.name, subset=adapter.subset, on_step=on_step)
+        train_on_corpus(recipe, corpus, workspace, adapter.name, subset=adapter.subset, resume=True, on_step=on_step)
     write_text(folder / KEY_FILE, json.dumps({"key": key}) + "\n")
 
 

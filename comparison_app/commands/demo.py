@@ -21,6 +21,9 @@ def register(subparsers: Any) -> None:
         "index the sample manual, fine-tune on it live, ask all six arms, and report",
         "versus demo",
     )
+    parser.add_argument(
+        "--train-seconds", type=float, metavar="S", help="wall time of the live training (default: 150)"
+    )
     parser.add_argument("--train-all", action="store_true", help="train the bundled adapters anew as well")
 
 
@@ -38,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             train_all=arguments.train_all,
             live_loss=partial(live_loss, quiet=arguments.json),
             hooks=hooks,
+            live_seconds=arguments.train_seconds,
         )
     show_run(folder, as_json=arguments.json)
     if not arguments.json:

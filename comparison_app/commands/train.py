@@ -31,6 +31,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--name", help="name of the adapter (default: CORPUS-RECIPE)")
     parser.add_argument("--model", help="base model instead of the recipe's")
     parser.add_argument("--subset", metavar="NAME", help="train a nested subset of the facts only, say 60")
+    parser.add_argument(
+        "--max-seconds", type=float, metavar="S", help="stop after this wall time, whatever the recipe says"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
@@ -46,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe)
     if arguments.model:
         recipe = replace(recipe, model=replace(recipe.model, name=arguments.model))
+    if arguments.max_seconds is not None:
+        recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=arguments.max_seconds))
     name = arguments.name or f"{corpus.name}-{recipe.name}"
     with live_loss(f"training {name}", quiet=arguments.json) as on_step:
         record = train_on_corpus(

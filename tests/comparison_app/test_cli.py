@@ -15,6 +15,7 @@ import pytest
 
 from comparison_app.cli import COMMANDS, build_parser
 from tests.comparison_app.command import VERSUS, assert_clear_error, versus
+from tests.finetune.tiny import save_pocket_like
 
 
 def test_every_command_has_help_with_an_example_and_stands_in_the_readme(
@@ -154,3 +155,25 @@ def test_ctrl_c_while_indexing_is_one_line_and_the_same_command_goes_on(small_co
     assert_clear_error(subprocess.CompletedProcess(command, process.returncode, output, errors), "stopped")
     again = json.loads(versus("index", small_corpus, "--workspace", tmp_path / "workspace", "--json").stdout)
     assert again["added"] + again["unchanged"] == 154
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_training_leaves_no_adapter_and_a_usable_workspace(small_corpus: Path, tmp_path: Path) -> None:
+    """Interrupted between two steps: one line, no adapter that could be loaded; the next training works."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    recipe = tmp_path / "long.toml"
+    recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 100000\nbatch_size = 4\n')
+    arguments = ("train", recipe, "--corpus", small_corpus, "--name", "a", "--workspace", tmp_path / "workspace")
+    command = [*VERSUS, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    scratch = tmp_path / "workspace" / "adapters" / ".a.training"
+    deadline = time.monotonic() + 120
+    while not scratch.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(6)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert_clear_error(subprocess.CompletedProcess(command, process.returncode, output, errors), "stopped")
+    assert not (tmp_path / "workspace" / "adapters" / "a").exists()
+    assert versus(*arguments, "--max-seconds", "10").returncode == 0
+    assert (tmp_path / "workspace" / "adapters" / "a" / "run_record.json").exists()
