@@ -7,7 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
 from finetune.errors import TrainingDataError, TrainingError
+from finetune.forgetting import MultipleChoice, multiple_choice_score
 from finetune.loss_plot import write_loss_plot
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, load_tokenizer, model_context
 from finetune.run_record import RunRecord, library_versions, write_run_record
 from finetune.trainer import Clock, TrainingStep, make_trainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from data_prep.questions import Question
 
@@ -50,6 +51,7 @@ def train_adapter(
     on_step: Callable[[TrainingStep], None] | None = None,
     resume: bool = False,
     passages: Passages | None = None,
+    general: Sequence[MultipleChoice] = (),
     device: str | None = None,
 ) -> RunRecord:
     """Train an adapter on `questions` as `recipe` says, and write it with its run record and loss curve to `output`.
@@ -57,7 +59,7 @@ def train_adapter(
     `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, or a
     `dataset.Context` (see `raft.raft_context`), for a recipe with `data.context`. `on_step` is called after every
     optimiser step. With `resume` an interrupted training goes on from its last whole checkpoint, or starts if there is
-    none.
+    none. `general` multiple-choice questions are asked before and after, to see what is forgotten.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
     Raises FinetuneError for data, a model, a checkpoint or a training that cannot go on.
@@ -67,22 +69,15 @@ def train_adapter(
     device = device or default_device()
     if recipe.data.context and passages is None:
         raise TrainingDataError(f"recipe {recipe.name} trains with context: passages for its questions are needed")
+    context = model_context(recipe.model.name)
     fingerprint = base_fingerprint(recipe.model.name)
     tokenizer = load_tokenizer(recipe.model.name)
-    _seed(recipe.optimisation.seed)
+    data = _prepare(recipe, questions, dev, tokenizer, passages, context)
+    scratch = output.parent / f".{output.name}.training"
+    checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with _readable_failures(recipe):
-        model = load_base(
-            recipe.model.name,
-            quantization=recipe.model.quantization,
-            double_quantization=recipe.model.double_quantization,
-            dtype=recipe.model.dtype,
-            device=device,
-        )
-        if device == "cpu":
-            use_float32_attention(model)
-        data = _prepare(recipe, questions, dev, tokenizer, passages, model_context(recipe.model.name))
-        scratch = output.parent / f".{output.name}.training"
-        checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
+        model = _load(recipe, device)
+        before = multiple_choice_score(model, tokenizer, general, max_length=context) if general else None
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
         trainer = make_trainer(
             adapted,
@@ -98,10 +93,30 @@ def train_adapter(
             on_step=on_step,
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        after = multiple_choice_score(adapted.eval(), tokenizer, general, max_length=context) if general else None
     record = _record(recipe, trainer, data, fingerprint, device, started, clock)
+    if before is not None and after is not None:
+        record = replace(record, forgetting={"before": before, "after": after, "questions": len(general)})
     _write(adapted, record, output)
     shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def _load(recipe: Recipe, device: str) -> PreTrainedModel:
+    """Load the recipe's base model for training, with the random numbers seeded."""
+    from transformers import set_seed
+
+    set_seed(recipe.optimisation.seed)
+    model = load_base(
+        recipe.model.name,
+        quantization=recipe.model.quantization,
+        double_quantization=recipe.model.double_quantization,
+        dtype=recipe.model.dtype,
+        device=device,
+    )
+    if device == "cpu":
+        use_float32_attention(model)
+    return model
 
 
 def _prepare(
@@ -143,13 +158,6 @@ def _checkpoint(
         return None
     clock.before = found.seconds
     return found.path
-
-
-def _seed(seed: int) -> None:
-    """Seed Python, numpy and torch."""
-    from transformers import set_seed
-
-    set_seed(seed)
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""What training makes a model forget: general multiple-choice questions, answered before and after.
+
+An option's score is the mean log-probability of its tokens as the reply to the question (length-normalised, as in the
+`acc_norm` of Gao et al.'s Language Model Evaluation Harness); the option with the highest score is the model's choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.conversations import closed_book
+from finetune.chat import encode_exchange
+from finetune.dataset import Collator
+from finetune.errors import TrainingDataError
+from finetune.packing import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """A question with options, one of which, `options[answer]`, is right."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: int
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2 or not 0 <= self.answer < len(self.options):
+            raise TrainingDataError(
+                f"multiple choice {self.question!r} has {len(self.options)} options and answer {self.answer}: give two "
+                "or more options, and the right one's number from 0"
+            )
+
+
+def read_multiple_choice(path: Path) -> list[MultipleChoice]:
+    """Read JSONL of `{"question", "options", "answer"}`, `answer` being an option's number from 0 or its text.
+
+    Other keys are left alone. Raises TrainingDataError that names file and line.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            options = tuple(str(option) for option in row["options"])
+            answer = row["answer"] if isinstance(row["answer"], int) else options.index(row["answer"])
+            found.append(MultipleChoice(str(row["question"]), options, answer))
+        except (ValueError, KeyError, TypeError, TrainingDataError) as error:
+            raise TrainingDataError(f"{path}, line {number}: not a multiple-choice question: {error}") from error
+    return found
+
+
+def multiple_choice_score(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    checks: Sequence[MultipleChoice],
+    *,
+    max_length: int,
+    batch_size: int = 16,
+) -> float:
+    """Return the share of `checks` whose right option is the most probable one. Raises TrainingDataError if none."""
+    if not checks:
+        raise TrainingDataError("there are no multiple-choice questions to ask")
+    exchanges = [
+        encode_exchange(tokenizer, closed_book(check.question), option) for check in checks for option in check.options
+    ]
+    rows = [
+        {"input_ids": ids[:max_length], "labels": [IGNORED] * shared + ids[shared:max_length]}
+        for ids, shared in exchanges
+    ]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
+    scores = [0.0] * len(rows)
+    collate = Collator(int(tokenizer.pad_token_id or 0), max_length, packing=False)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        for index, score in zip(chosen, _mean_logprobs(model, collate([rows[i] for i in chosen])), strict=True):
+            scores[index] = score
+    right, place = 0, 0
+    for check in checks:
+        own = scores[place : place + len(check.options)]
+        right += own.index(max(own)) == check.answer
+        place += len(check.options)
+    return right / len(checks)
+
+
+def _mean_logprobs(model: Any, batch: dict[str, torch.Tensor]) -> list[float]:
+    """Return the mean log-probability of the labelled tokens of each row."""
+    import torch
+
+    moved = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    labels = moved.pop("labels")[:, 1:]
+    with torch.inference_mode():
+        logits = model(**moved, use_cache=False).logits[:, :-1].float()
+        trained = labels != IGNORED
+        chosen = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(dim=-1)
+        means = (chosen * trained).sum(dim=1) / trained.sum(dim=1).clamp(min=1)
+    values: list[float] = means.tolist()
+    return values

@@ -1,0 +1,64 @@
+"""General multiple-choice questions before and after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import TrainingDataError
+from finetune.forgetting import MultipleChoice, multiple_choice_score, read_multiple_choice
+from finetune.models import load_base, load_tokenizer
+from finetune.training import train_adapter
+from tests.finetune.test_training import recipe
+from tests.finetune.tiny import questions
+
+
+def test_the_most_probable_option_is_the_choice(pocket_like: Path) -> None:
+    """The choice is the option with the highest mean log-probability, whatever the options' lengths and batches."""
+    import torch
+
+    from data_prep.conversations import closed_book
+    from finetune.chat import encode_exchange
+
+    model = load_base(str(pocket_like), dtype="float32", device="cpu")
+    tokenizer = load_tokenizer(str(pocket_like))
+    options = ("amber", "the spare key of the car", "in the cold and in the heat")
+    means = []
+    for option in options:
+        ids, shared = encode_exchange(tokenizer, closed_book("What?"), option)
+        with torch.no_grad():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        means.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(shared, len(ids))) / (len(ids) - shared))
+    chosen = means.index(max(means))
+    checks = [MultipleChoice("What?", options, answer) for answer in range(3)]
+    for check in checks:
+        score = multiple_choice_score(model, tokenizer, [check], max_length=128, batch_size=2)
+        assert score == float(check.answer == chosen)
+    assert multiple_choice_score(model, tokenizer, checks, max_length=128) == pytest.approx(1 / 3)
+
+
+@pytest.mark.slow
+def test_the_run_record_states_the_score_before_and_after(pocket_like: Path, tmp_path: Path) -> None:
+    """Training towards an option's text makes the model choose it; the record holds both scores."""
+    checks = [
+        MultipleChoice("How long does the battery last?", ("Under the left seat.", "Twelve hours in the cold."), 1),
+        MultipleChoice("Where is the spare key?", ("Under the left seat.", "Twelve hours in the cold."), 0),
+    ]
+    record = train_adapter(recipe(pocket_like), questions(), tmp_path / "a", general=checks)
+    assert record.forgetting is not None
+    assert record.forgetting["questions"] == 2
+    assert record.forgetting["after"] == 1.0
+
+
+def test_a_wrong_line_names_file_and_line(tmp_path: Path) -> None:
+    """Right answers are given by number or text; a wrong one is an error with its place."""
+    path = tmp_path / "checks.jsonl"
+    path.write_text(
+        '{"question": "A?", "options": ["x", "y"], "answer": 1}\n\n{"question": "B?", "options": ["x", "y"], '
+        '"answer": "y", "id": "b"}\n'
+    )
+    assert [check.answer for check in read_multiple_choice(path)] == [1, 1]
+    path.write_text('{"question": "A?", "options": ["x", "y"], "answer": 2}\n')
+    with pytest.raises(TrainingDataError, match=r"checks\.jsonl, line 1.*2 options and answer 2"):
+        read_multiple_choice(path)
