@@ -37,17 +37,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PRETRAIN, INSTRUCT = RECIPES / "pocket-pretrain.toml", RECIPES / "pocket-instruct.toml"
+PRETRAIN, INSTRUCT = "pocket-pretrain.toml", "pocket-instruct.toml"
 Report = Callable[[str], None]
 
 
-def make_tokenizer(data: Path, work: Path) -> PreTrainedTokenizerBase:
+def make_tokenizer(data: Path, work: Path, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
     """Train the vocabulary on a sample of the text, or load it from `work`."""
     from transformers import AutoTokenizer
 
     folder = work / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
-        settings = tomllib.loads(PRETRAIN.read_text(encoding="utf-8"))["tokenizer"]
         rng = random.Random(settings["seed"])
         sample = (
             page["text"]
@@ -68,20 +67,20 @@ def make_base(work: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
     return folder
 
 
-def make_text(data: Path, work: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
+def make_text(data: Path, work: Path, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> Path:
     """Write the plain text as token ids to `work`, pages in random order; return the file."""
     path = work / "text.u16"
     if not path.is_file():
-        settings = tomllib.loads(PRETRAIN.read_text(encoding="utf-8"))["text"]
         pages = [page["text"] for shard in SHARDS[: settings["shards"]] for page in read_pages(data / shard)]
         random.Random(settings["seed"]).shuffle(pages)
         write_tokens(pages[: settings["pages"]], tokenizer, path)
     return path
 
 
-def make_examples(data: Path, work: Path) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+def make_examples(
+    data: Path, work: Path, settings: dict[str, Any]
+) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
     """Write examples of every level to `work`; return those to train on and those held out."""
-    settings = tomllib.loads(INSTRUCT.read_text(encoding="utf-8"))["examples"]
     for kind, shards in (("train", SHARDS[: settings["shards"]]), ("held-out", (VALIDATION,))):
         wanted = [level for level in LEVELS if not (work / f"{kind}-{level}.jsonl").is_file()]
         pages = [page for shard in shards for page in read_pages(data / shard)] if wanted else []
@@ -106,20 +105,21 @@ def sample_ids(text: Path, rows: int) -> torch.Tensor:
     return torch.from_numpy(tokens[: rows * 256].astype(np.int64).reshape(rows, 256))
 
 
-def make(data: Path, work: Path, output: Path, report: Report) -> dict[str, Any]:
+def make(data: Path, work: Path, output: Path, report: Report, *, recipes: Path = RECIPES) -> dict[str, Any]:
     """Make pocket and write its bundle to `output`; return the run record."""
     import torch
     from transformers import AutoModelForCausalLM
 
     work.mkdir(parents=True, exist_ok=True)
     started = time.strftime("%Y-%m-%dT%H:%M:%S")
-    tokenizer = make_tokenizer(data, work)
-    base, text = make_base(work, tokenizer), make_text(data, work, tokenizer)
-    taught, held = make_examples(data, work)
+    settings = {**_tables(recipes / PRETRAIN), **_tables(recipes / INSTRUCT)}
+    tokenizer = make_tokenizer(data, work, settings["tokenizer"])
+    base, text = make_base(work, tokenizer), make_text(data, work, tokenizer, settings["text"])
+    taught, held = make_examples(data, work, settings["examples"])
     texts = tuple(page["text"][:2500] for page in read_pages(data / VALIDATION))
     held_out = HeldOut(texts[:24], held)
     report(f"text and examples ready: {', '.join(f'{len(found):,} {level}' for level, found in taught.items())}")
-    stages = load_stages(PRETRAIN) + load_stages(INSTRUCT)
+    stages = load_stages(recipes / PRETRAIN) + load_stages(recipes / INSTRUCT)
     fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
     identity = identity_loss(fresh, sample_ids(text, 200))
     courses: list[dict[str, Any]] = []
@@ -140,6 +140,14 @@ def make(data: Path, work: Path, output: Path, report: Report) -> dict[str, Any]
     record = _record(data, tokenizer, texts, taught, courses, final, started)
     write_bundle(model, tokenizer, record, output)
     return record
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """Read a recipe's tables, the stages left to `load_stages`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FinetuneError(f"{path}: {error}") from error
 
 
 def _run_stage(
@@ -214,11 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--work", type=Path, default=Path("workspace/pocket"), help="folder for what can be resumed")
     parser.add_argument("--output", type=Path, default=pocket_path(), help="folder of the bundle")
+    parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder of the two recipes")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.data is None:
             raise FinetuneError("say where the pretraining text lies: --data DIR or $VERSUS_PRETRAIN_DATA")
-        make(Path(chosen.data), chosen.work, chosen.output, _say)
+        make(Path(chosen.data), chosen.work, chosen.output, _say, recipes=chosen.recipes)
     except VersusError as error:
         sys.stderr.write(f"versus: error: {error}\n")
         return 1

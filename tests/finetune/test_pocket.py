@@ -15,7 +15,9 @@ from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, min
 from finetune.pocket.evaluation import replies, token_f1
 from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
 from finetune.pocket.lessons import lesson
-from finetune.pocket.text import passages, read_pages
+from finetune.pocket.make import make
+from finetune.pocket.stages import RECIPES, load_stages
+from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
 from finetune.pocket.wording import base_form, goal_of_heading, questions
 
 if TYPE_CHECKING:
@@ -199,6 +201,84 @@ def test_the_bundle_is_small_and_whole() -> None:
     assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "run_record.json"} <= names
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
     assert sum(path.stat().st_size for path in pocket_path().iterdir()) <= 32_000_000
+
+
+_PRETRAIN = """
+[tokenizer]
+vocabulary = 400
+seed = 0
+sample = { manuals-00 = 1.0 }
+[text]
+shards = 2
+pages = 100
+seed = 5
+[[stage]]
+name = "copying"
+shares = { short = 1.0 }
+steps = 2
+rows = 2
+row_length = 384
+identity_weight = 0.3
+guide_weight = 0.3
+"""
+_INSTRUCT = """
+[examples]
+shards = 2
+per_page = 3
+held_out = 4
+seed = 1
+[[stage]]
+name = "answering"
+shares = { middle = 0.5, long = 0.5 }
+steps = 2
+rows = 2
+row_length = 512
+"""
+
+
+def _write_shards(folder: Path) -> None:
+    """Write small files of the names that the pretraining text has."""
+    import json
+    import lzma
+
+    for name in (*SHARDS[:2], VALIDATION):
+        with lzma.open(folder / name, "wt") as file:
+            for number in range(12):
+                page = dict(PAGE if number % 2 else OTHER)
+                page["text"] = page["text"].replace("lamp", f"lamp {number}") * 2
+                file.write(json.dumps(page) + "\n")
+
+
+@pytest.mark.slow
+def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(tmp_path: Path) -> None:
+    """Vocabulary, swap, both stages and bundle; a second run trains nothing and writes the same weights."""
+    recipes, data = tmp_path / "recipes", tmp_path / "data"
+    recipes.mkdir()
+    data.mkdir()
+    (recipes / "pocket-pretrain.toml").write_text(_PRETRAIN, encoding="utf-8")
+    (recipes / "pocket-instruct.toml").write_text(_INSTRUCT, encoding="utf-8")
+    _write_shards(data)
+    lines: list[str] = []
+    record = make(data, tmp_path / "work", tmp_path / "bundle", lines.append, recipes=recipes)
+    assert [stage["steps"] for stage in record["stages"]] == [2, 2]
+    assert record["tokens_seen"] > 0
+    assert "manuals" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    first = (tmp_path / "bundle" / "model.safetensors").read_bytes()
+    trained = len(lines)
+    make(data, tmp_path / "work", tmp_path / "bundle", lines.append, recipes=recipes)
+    assert (tmp_path / "bundle" / "model.safetensors").read_bytes() == first
+    assert len(lines) == trained + 1
+
+
+def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:
+    """Unknown keys and levels are named; the recipes that ship are sound."""
+    (tmp_path / "odd.toml").write_text('[[stage]]\nname = "x"\nshares = { huge = 1 }\nstpes = 3\n', encoding="utf-8")
+    with pytest.raises(FinetuneError, match=r"'stpes'.*'huge'"):
+        load_stages(tmp_path / "odd.toml")
+    shipped = [
+        stage for name in ("pocket-pretrain", "pocket-instruct") for stage in load_stages(RECIPES / f"{name}.toml")
+    ]
+    assert [stage.name for stage in shipped] == ["copying", "reading", "answering"]
 
 
 @pytest.mark.slow
