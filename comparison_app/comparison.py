@@ -76,8 +76,15 @@ class Comparison:
         if not any(run.open_questions(spec.name, questions) for spec in self.experiment.arms):
             return
         hooks.stage("taking in the new documents" if include_new else f"indexing {self.corpus.name}")
-        for config in {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}:
+        reports = [
             update_index(self.workspace, self.corpus, config, include_new=include_new, progress=hooks.indexing)
+            for config in {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}
+        ]
+        seconds = sum(report.seconds for report in reports)
+        if include_new:
+            run.note(update={"seconds": seconds, "documents": len(self.corpus.new_document_ids())})
+        else:
+            run.note(indexing={"seconds": seconds})
         hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
         run.ask(self._systems(run, questions), questions, hooks.asking)
 
