@@ -1,7 +1,7 @@
 """Make context-question-answer examples from the pretraining text, for pocket's instruction stage.
 
 A page is cut into passages; a sentence of a passage becomes an answer and its wording a question. The example's
-sources are the passage, at a random place among passages of the same page and of other pages; for about a fifth the
+sources are the passage, at a random place among passages of the same page and of other pages; for about a tenth the
 passage is left out, or the sentence is cut from it, and the answer is the refusal. Some examples have no sources.
 """
 
@@ -29,19 +29,26 @@ _FOLLOWS_ON = re.compile(r"(This|It|They|Otherwise|If not|Then|These|The default
 class Mixture:
     """Shares and sizes of the examples of one level of the curriculum; shares are of all examples.
 
-    words: size of a passage; most_passages: sources of an example; context_words: all its sources together at most.
+    words: size of a passage; most_passages: sources of an example; context_words: all its sources together at most;
+    near_misses: share of the unanswerable whose passages are of the same page (a share of 0.18 unanswerable, most of
+    them near misses, taught a model of this size to decline three in five of the questions that people write).
     """
 
     words: tuple[int, int]
     most_passages: int
     context_words: int
-    unanswerable: float = 0.18
+    unanswerable: float = 0.1
+    near_misses: float = 0.1
     closed_book: float = 0.08
     header: float = 0.7
     follow_ups: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [name for name in ("unanswerable", "closed_book", "header") if not 0 <= getattr(self, name) <= 1]
+        wrong = [
+            name
+            for name in ("unanswerable", "near_misses", "closed_book", "header")
+            if not 0 <= getattr(self, name) <= 1
+        ]
         if self.words[0] > self.words[1] or self.words[0] < 12:
             wrong.append("words")
         if self.most_passages < 1:
@@ -51,9 +58,9 @@ class Mixture:
 
 
 LEVELS = {
-    "short": Mixture((20, 45), 1, 60, unanswerable=0.08, closed_book=0.05, header=0.3, follow_ups=3),
-    "middle": Mixture((30, 110), 2, 130, unanswerable=0.15, closed_book=0.06, follow_ups=3),
-    "long": Mixture((60, 130), 3, 250, unanswerable=0.18, closed_book=0.05, header=0.85, follow_ups=1),
+    "short": Mixture((20, 45), 1, 60, unanswerable=0.06, closed_book=0.05, header=0.3, follow_ups=3),
+    "middle": Mixture((30, 110), 2, 130, unanswerable=0.1, closed_book=0.06, follow_ups=3),
+    "long": Mixture((60, 130), 3, 250, unanswerable=0.1, closed_book=0.05, header=0.85, follow_ups=1),
 }
 """The curriculum: copying is learned cheaply on short contexts and carried over to long ones."""
 
@@ -212,7 +219,8 @@ def _example(
     if drawn < mixture.closed_book:
         return Example(fact.question, (), fact.answer, fact.kind, source, copied=())
     answerable = drawn >= mixture.closed_book + mixture.unanswerable
-    texts = _distractors(fact, page, others, mixture, rng, header=header, least=0 if answerable else 1)
+    near = answerable or rng.random() < mixture.near_misses
+    texts = _distractors(fact, page if near else (), others, mixture, rng, header=header, least=0 if answerable else 1)
     if answerable:
         texts.insert(rng.randint(0, len(texts)), fact.passage.text(header=header))
         return Example(
@@ -225,7 +233,7 @@ def _example(
             follow_ups=_follow_ups(fact, others, mixture, rng),
         )
     left = _without(fact)
-    if left and rng.random() < 0.3:
+    if left and near and rng.random() < 0.5:
         texts[rng.randrange(len(texts))] = left
     return Example(fact.question, tuple(texts), refusal(), "unanswerable", source, copied=())
 
