@@ -50,9 +50,9 @@ class RagConfig:
     """The BM25 engine: `bm25s`, or `rank-bm25`, the slower reference."""
     fusion: str = "score"
     """`rrf`: weighted reciprocal-rank fusion; `score`: weighted sum of scores scaled to [0, 1] per query."""
-    dense_weight: float = 0.4
+    dense_weight: float = 0.5
     """Weight of the embedding stage; 0 switches it off."""
-    lexical_weight: float = 0.6
+    lexical_weight: float = 0.5
     """Weight of the BM25 stage; 0 switches it off."""
     rrf_constant: int = 60
     """The constant k of reciprocal-rank fusion."""

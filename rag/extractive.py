@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag.chunking import Block, block_parts, count_words, scan_blocks
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 IdfOf = Callable[[str], dict[str, float]]
 """From a question to the inverse document frequency of each of its index terms."""
 
-_MOST_EMBEDDED = 12
+_MOST_EMBEDDED = 8
 """Quotes per question that are compared by embedding: the best by words."""
 
-_HEADING_CREDIT = 0.4
-"""What a question's word counts that stands in the section's headings and not in the quote itself."""
+_WORDS, _COSINE, _COSINE_WITH_HEADING = 0.5, 0.2, 0.3
+"""Weights of a quote's parts, chosen on the training questions of the sample manual: the question's words that it or
+its headings hold, its cosine with the question, and that cosine with the headings before the quote."""
+
+_NEARLY = 0.93
+"""A second quote of the same chunk is added where it scores at least this share of the best."""
 
 _STEPS = re.compile(r"\b(how (do|does|can|should|to)|steps?|procedure|what should|как)\b", re.IGNORECASE)
 _AMOUNT = re.compile(r"\b(how (many|much|long|far|often|fast|high|old|big|heavy)|сколько|как часто|как долго)\b", re.I)
@@ -64,6 +68,7 @@ class ExtractiveAnswer:
 @dataclass(frozen=True)
 class _Scored:
     quote: Quote
+    heading: str
     score: float
 
 
@@ -100,14 +105,15 @@ class ExtractiveGenerator:
         asks_amount = bool(_AMOUNT.search(question) or _VALUE.search(question))
         scored = []
         for rank, chunk in enumerate(chunks):
-            heading = set(self._tokenizer(heading_line(chunk)))
+            heading = heading_line(chunk)
+            held = set(self._tokenizer(heading))
             for quote in quotes_of(chunk, rank):
-                score = self._coverage(quote.text, heading, weights) - 0.03 * rank
+                score = _coverage(set(self._tokenizer(quote.text)) | held, weights) - 0.03 * rank
                 if asks_amount:
-                    score += 0.15 if re.search(r"\d", quote.text) else -0.05
+                    score += 0.1 if re.search(r"\d", quote.text) else 0.0
                 if quote.words < 4 or quote.text.endswith("?"):
                     score -= 0.2
-                scored.append(_Scored(quote, score))
+                scored.append(_Scored(quote, heading, score))
         return sorted(scored, key=lambda item: (-item.score, item.quote.chunk, item.quote.start))
 
     def _weights(self, question: str) -> dict[str, float]:
@@ -115,33 +121,27 @@ class ExtractiveGenerator:
             return self.idf(question)
         return dict.fromkeys(self._tokenizer(question), 1.0)
 
-    def _coverage(self, text: str, heading: set[str], weights: dict[str, float]) -> float:
-        """Return the share of the question's weight that stands in the quote, its headings counting in part."""
-        whole = sum(weights.values())
-        terms = set(self._tokenizer(text))
-        held = sum(
-            weight if term in terms else _HEADING_CREDIT * weight if term in heading else 0.0
-            for term, weight in weights.items()
-        )
-        return held / whole if whole else 0.0
-
     def _with_cosines(self, questions: Sequence[str], pools: list[list[_Scored]]) -> list[list[_Scored]]:
         """Return each pool's best quotes, their scores the mean of words and cosine."""
         pools = [_distinct(pool)[:_MOST_EMBEDDED] for pool in pools]
-        texts = [item.quote.text for pool in pools for item in pool]
-        if self.embedder is None or not texts:
+        items = [item for pool in pools for item in pool]
+        if self.embedder is None or not items:
             return pools
         asked = self.embedder.embed_queries(list(questions))
-        vectors = self.embedder.embed_documents(texts)
+        texts = [item.quote.text for item in items]
+        vectors = self.embedder.embed_documents([*texts, *(f"{item.heading}\n{item.quote.text}" for item in items)])
         ranked, first = [], 0
         for vector, pool in zip(asked, pools, strict=True):
-            cosines = vectors[first : first + len(pool)] @ vector
-            first += len(pool)
+            last = first + len(pool)
+            alone = vectors[first:last] @ vector
+            headed = vectors[len(items) + first : len(items) + last] @ vector
+            scores = _COSINE * alone + _COSINE_WITH_HEADING * headed
             mixed = [
-                _Scored(item.quote, 0.5 * item.score + 0.5 * float(cosine))
-                for item, cosine in zip(pool, cosines, strict=True)
+                replace(item, score=_WORDS * item.score + float(score))
+                for item, score in zip(pool, scores, strict=True)
             ]
             ranked.append(sorted(mixed, key=lambda item: -item.score))
+            first = last
         return ranked
 
     def _compose(self, question: str, pool: list[_Scored], chunks: Sequence[Document]) -> ExtractiveAnswer:
@@ -177,14 +177,19 @@ class ExtractiveGenerator:
         return kept
 
     def _with_second(self, pool: list[_Scored]) -> list[Quote]:
-        """Return the best quote, and the runner-up where it stands beside it and fits nearly as well."""
+        """Return the best quote, and a runner-up of the same chunk that fits nearly as well, in reading order."""
         best = pool[0].quote
-        for item in pool[1:3]:
-            beside = item.quote.chunk == best.chunk and abs(item.quote.block - best.block) <= 1
+        for item in pool[1:4]:
             short = item.quote.words + best.words <= self.max_words
-            if beside and short and item.score >= 0.9 * pool[0].score:
+            if item.quote.chunk == best.chunk and short and item.score >= _NEARLY * pool[0].score:
                 return sorted((best, item.quote), key=lambda quote: quote.start)
         return [best]
+
+
+def _coverage(terms: set[str], weights: dict[str, float]) -> float:
+    """Return the share of the question's weight whose terms are among `terms`."""
+    whole = sum(weights.values())
+    return sum(weight for term, weight in weights.items() if term in terms) / whole if whole else 0.0
 
 
 def _run(quotes: list[Quote], first: int) -> list[Quote]:
