@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,19 +21,22 @@ if TYPE_CHECKING:
 
 LAST_LAYER = tuple((5, head) for head in range(6))
 GUIDED_HEADS = {
-    "sentence": ((2, 4), (2, 8)),
+    "sentence": ((1, 4), (1, 8), (2, 4)),
+    "match": ((2, 9), (2, 1)),
     "question": ((3, 1), (3, 2), (3, 9)),
+    "pool": ((3, 4), (3, 6), (4, 6)),
     "evidence": ((4, 1), (4, 2), (4, 5)),
     "opening": LAST_LAYER,
     "copy": ((3, 0), (3, 5), (4, 0), (4, 7), *LAST_LAYER),
 }
-"""The (layer, head) pairs that are taught to read, by the step of reading that they take:
+"""The (layer, head) pairs that are taught to read, by the step of reading that they take, from the first layers up:
 
 sentence: each token of the sources looks at the first token of its sentence, and so knows which sentence it is in ·
-question: the words of the question look at the sentence that answers · evidence: so does the token that opens the
-answer · opening: it looks at the first token of that sentence · copy: each token of the answer looks at the one to
-come. A causal model needs the first three because the first token of a sentence cannot know what the sentence says.
-MiniLM's first layers bring the rest: (0, 2) finds the previous token, (2, 9) equal tokens."""
+match: a word of the question looks at the same word in the sentence that answers, if no other sentence has it ·
+question: all words of the question look at that sentence · pool: the token that opens the answer gathers the words of
+the question · evidence: it looks at the sentence · opening: it looks at its first token · copy: each token of the
+answer looks at the one to come. A causal model needs the detour because the first token of a sentence cannot know what
+the sentence says. MiniLM's first layers bring the rest: (0, 2) finds the previous token, (2, 9) equal tokens."""
 
 ASSISTANT = ROLES[2]
 QUESTION = "Question:"
@@ -90,6 +94,7 @@ def _guides(
     token_at = {character: token for token, (start, end) in enumerate(spans) for character in range(start, end)}
     found: dict[str, list[tuple[int, int, int]]] = {kind: [] for kind in GUIDED_HEADS}
     question_from = 0
+    first_question = token_at.get(max(text.rfind(QUESTION, 0, answers[0]), 0), 0)
     for number, (turn, start) in enumerate(zip(turns, answers, strict=True)):
         seek = text.find if number else text.rfind
         question_from = seek(QUESTION, question_from, start)
@@ -99,12 +104,34 @@ def _guides(
             evidence = token_at[min(place.values())], token_at[max(place.values())]
             asked = range(token_at[question_from + len(QUESTION)], opener - 1)
             found["question"] += [(token, *evidence) for token in asked]
+            found["match"] += _matches(asked, evidence, text, spans, sources_end=first_question)
+            found["pool"].append((opener, asked.start, asked.stop - 1))
             found["evidence"].append((opener, *evidence))
             for before, column in _copies(place, spans, token_at):
                 found["opening" if before == opener else "copy"].append((before, column, column))
         question_from = start
     found["sentence"] = _sentence_guides(text[: answers[0]], token_at)
     return {kind: tuple(listed) for kind, listed in found.items()}
+
+
+def _matches(
+    asked: range,
+    evidence: tuple[int, int],
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    *,
+    sources_end: int,
+) -> list[tuple[int, int, int]]:
+    """Pair the question's tokens with equal tokens of the evidence that occur nowhere else in the sources."""
+    words = [text[start:end].strip().lower() for start, end in spans[:sources_end]]
+    count = Counter(words)
+    inside = {words[token]: token for token in range(evidence[0], evidence[1] + 1)}
+    pairs = []
+    for token in asked:
+        word = text[slice(*spans[token])].strip().lower()
+        if len(word) > 1 and count[word] == 1 and word in inside:
+            pairs.append((token, inside[word], inside[word]))
+    return pairs
 
 
 def _places(turn: Turn, start: int, text: str, *, sources_end: int) -> dict[int, int]:
