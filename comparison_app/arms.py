@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from comparison_app.abstention import calibrated
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
@@ -183,6 +184,7 @@ class ArmFactory:
 
         config = rag_config(spec.preset, dict(spec.rag))
         retriever = self._retriever(config)
+        config = calibrated(config, retriever, self._corpus)
         if spec.model is None:
             return RagAnswerer(retriever, None, config, language=self._corpus.language)
         generator, count_tokens = self._generator(spec), None

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.corpus import SPLITS, Corpus, verify_manifest
-from data_prep.errors import DataError
+from data_prep.listings import Listing, read_listings
 from data_prep.questions import Evidence, Question
 from data_prep.splits import assign_slices, wording_key
 
 MAX_PARAPHRASE_OVERLAP = 0.34
 MAX_SKELETON_DOCUMENTS = 3
 MIN_DISTINCT_FOUR_GRAMS = 0.80
+MAX_LISTING_OVERLAP = 0.6
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -59,6 +60,7 @@ def check_corpus(corpus: Corpus) -> list[Problem]:
         *_wrong_slices(splits, corpus.new_document_ids()),
         *_repeated_skeletons(texts),
         *_repetitive(texts, corpus.name),
+        *_alike_listings(corpus),
     ]
 
 
@@ -173,8 +175,32 @@ def _repetitive(texts: Mapping[str, str], name: str) -> Iterator[Problem]:
         yield Problem("repetition", name, f"only {share:.2f} of all 4-grams are distinct")
 
 
-def require(problems: Sequence[Problem]) -> None:
-    """Raise `DataError` that counts the problems, if there are any."""
-    if problems:
-        first = problems[0]
-        raise DataError(f"{len(problems)} problems, first: {first.check} in {first.where}: {first.message}")
+def _alike_listings(corpus: Corpus) -> Iterator[Problem]:
+    """Listings that are nearly the same (MinHash of word triples), unless they are variants of one model."""
+    path = corpus.path / "listings.jsonl"
+    for first, second in near_duplicates(read_listings(path)) if path.exists() else ():
+        yield Problem("near-duplicate", f"{first.id}, {second.id}", "two ungrouped listings are nearly the same")
+
+
+def near_duplicates(listings: Sequence[Listing]) -> list[tuple[Listing, Listing]]:
+    """Return pairs of ungrouped listings whose word triples overlap by `MAX_LISTING_OVERLAP` or more.
+
+    The overlap is the Jaccard index as MinHash estimates it from 128 permutations (Broder 1997).
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(threshold=MAX_LISTING_OVERLAP, num_perm=128)
+    sketches: dict[str, MinHash] = {}
+    by_id = {listing.id: listing for listing in listings}
+    pairs = []
+    for listing in listings:
+        words = _WORD.findall(f"{listing.title} {listing.description}".casefold())
+        sketch = MinHash(num_perm=128, seed=1)
+        sketch.update_batch([" ".join(triple).encode() for triple in zip(words, words[1:], words[2:], strict=False)])
+        for other in (by_id[name] for name in index.query(sketch)):
+            variants = listing.variant_group is not None and listing.variant_group == other.variant_group
+            if not variants and sketch.jaccard(sketches[other.id]) >= MAX_LISTING_OVERLAP:
+                pairs.append((other, listing))
+        index.insert(listing.id, sketch)
+        sketches[listing.id] = sketch
+    return pairs

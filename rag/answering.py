@@ -240,11 +240,14 @@ def _is_carried(sentence: str, passage: str, tokenizer: Tokenizer) -> bool:
     return numbers <= held and 2 * len(held) >= len(words)
 
 
-def calibrate_abstention(questions: Sequence[Question], answerer: RagAnswerer) -> AbstentionCalibration:
+def calibrate_abstention(
+    questions: Sequence[Question], answerer: RagAnswerer, *, answered_at_least: float = 0.0
+) -> AbstentionCalibration:
     """Find the confidence under which to decline, on dev questions of both kinds.
 
-    The threshold maximises the mean of the shares answered and declined rightly (Youden's J). Raises `ValueError`
-    unless there are answerable and unanswerable questions.
+    The threshold maximises the mean of the shares answered and declined rightly (Youden's J), among those that still
+    answer `answered_at_least` of the answerable questions. Raises `ValueError` unless there are answerable and
+    unanswerable questions.
     """
     found = answerer.retriever.retrieve_many(
         [question.question for question in questions], [question.about for question in questions], answerer.config.top_k
@@ -253,7 +256,8 @@ def calibrate_abstention(questions: Sequence[Question], answerer: RagAnswerer) -
     answerable = [score for score, question in zip(scores, questions, strict=True) if question.answerable]
     others = [score for score, question in zip(scores, questions, strict=True) if not question.answerable]
     area = roc_auc(answerable, others)
-    threshold = max(sorted({0.0, *scores}), key=lambda cut: _balanced(answerable, others, cut))
+    allowed = [cut for cut in sorted({0.0, *scores}) if _share_from(answerable, cut) >= answered_at_least]
+    threshold = max(allowed, key=lambda cut: _balanced(answerable, others, cut))
     return AbstentionCalibration(
         threshold, area, _share_from(answerable, threshold), 1 - _share_from(others, threshold)
     )

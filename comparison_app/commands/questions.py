@@ -12,6 +12,7 @@ from comparison_app.commands import add_command
 from comparison_app.console import console, print_json, print_table
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
+from data_prep.corpus import Corpus
 
 
 def register(subparsers: Any) -> None:
@@ -28,6 +29,9 @@ def register(subparsers: Any) -> None:
         "versus questions check tern-manual",
     )
     check.add_argument("corpus", help="a corpus, by path or name")
+    check.add_argument(
+        "--numbers", action="store_true", help="list numbers that two documents claim differently, to read"
+    )
 
 
 def _register_import(actions: Any) -> None:
@@ -111,6 +115,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     from data_prep.checks import check_corpus
 
     corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
+    if arguments.numbers:
+        return _show_numbers(corpus, as_json=arguments.json)
     problems = check_corpus(corpus)
     if arguments.json:
         print_json({"corpus": str(corpus.path), "problems": [asdict(problem) for problem in problems]})
@@ -121,6 +127,19 @@ def run_check(arguments: argparse.Namespace) -> int:
     rows = [(problem.check, problem.where, problem.message) for problem in problems[:50]]
     print_table(f"{corpus.name}: {len(problems)} problems", ["check", "where", "what"], rows, numbers_from=3)
     return 1
+
+
+def _show_numbers(corpus: Corpus, *, as_json: bool) -> int:
+    """List the claims to read; they are candidates, so the exit code is 0."""
+    from data_prep.consistency import contradictions
+
+    found = contradictions({document.id: document.content or "" for document in corpus.documents(include_new=True)})
+    if as_json:
+        print_json([[asdict(first), asdict(second)] for first, second in found])
+        return 0
+    rows = [(a.document, a.text, b.document, b.text) for a, b in found]
+    print_table(f"{len(rows)} pairs to read", ["document", "says", "document", "says"], rows, numbers_from=4)
+    return 0
 
 
 def _pair(text: str) -> tuple[str, str]:

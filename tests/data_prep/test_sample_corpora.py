@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,12 @@ from data_prep.checks import check_corpus
 from data_prep.consistency import contradictions
 from data_prep.corpus import SAMPLE_CORPORA, Corpus, load_corpus
 from data_prep.facts import SplitPlan, read_facts, split_facts
+from data_prep.listings import listing_markdown, read_listings
 
 READ_AND_FOUND_RIGHT = {
-    frozenset({"alerts-battery-charging", "alerts-drive"}),  # two alerts, two urgencies
-    frozenset({"airbags", "emergency-call"}),  # two lamps
     frozenset({"child-seats", "child-seats-north-america"}),  # two regions
     frozenset({"camp-mode", "pet-mode"}),  # two modes that look alike
+    frozenset({"range-and-consumption", "winter-driving"}),  # 2 °C lower, and 19 °C
 }
 """Pairs of documents whose differing numbers were read by a person: they speak of different things."""
 
@@ -74,4 +75,23 @@ def test_pictures_and_links_of_the_manual_lead_somewhere(manual: Corpus) -> None
             if mark:
                 assert (path.parent / target).is_file(), (path.name, target)
             else:
-                assert target.split("#")[0].removesuffix(".md") in names, (path.name, target)
+                assert Path(target.split("#")[0]).stem in names, (path.name, target)
+
+
+def test_the_listings_are_as_many_and_as_various_as_they_say() -> None:
+    """Listings, categories, languages, gold attributes, variants, and a document made of each."""
+    path = SAMPLE_CORPORA / "fairfold-listings"
+    listings = read_listings(path / "listings.jsonl")
+    assert len(listings) >= 400
+    assert len({listing.category for listing in listings}) >= 12
+    assert sum(listing.language == "ru" for listing in listings) >= 100
+    assert sum(bool(listing.gold) for listing in listings) >= 150
+    assert sum(listing.variant_group is not None for listing in listings) >= 40
+    for listing in listings:
+        text = (path / "documents" / f"{listing.id}.md").read_text(encoding="utf-8")
+        assert text == listing_markdown(listing)
+
+
+def test_every_check_holds_for_the_listings() -> None:
+    """The same checks as for the manual, and no two ungrouped ads that are nearly the same."""
+    assert check_corpus(load_corpus(SAMPLE_CORPORA / "fairfold-listings")) == []
