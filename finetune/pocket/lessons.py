@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
 from finetune.pocket.instruct import Example, Turn
+from finetune.pocket.neighbours import Neighbours
 from finetune.pocket.text import sentences
 from finetune.pretraining import Guide, PretrainingConfig, TextRows, TrainingBatch, text_batch
 from finetune.tokenizer import END, ROLES
@@ -176,7 +177,8 @@ class Course:
 
     prompt_weight: loss weight of prompt tokens · kept: share of prompt and text tokens that carry loss at all (the
     output layer is a quarter of the work, and answers are what counts) · shifted: share of examples whose positions
-    start at a random place, so that all 512 positions are trained by short examples as well.
+    start at a random place, so that all 512 positions are trained by short examples as well · reworded: share of
+    examples whose questions are reworded with neighbours.
     """
 
     shares: dict[str, float]
@@ -184,6 +186,7 @@ class Course:
     prompt_weight: float = 0.3
     kept: float = 0.4
     shifted: float = 0.3
+    reworded: float = 0.0
 
 
 class LessonBatches:
@@ -197,6 +200,7 @@ class LessonBatches:
         course: Course,
         config: PretrainingConfig,
         *,
+        neighbours: Neighbours | None = None,
         positions: int = 512,
     ) -> None:
         missing = sorted(name for name in course.shares if not examples.get(name))
@@ -204,6 +208,7 @@ class LessonBatches:
             raise FinetuneError(f"no examples for {missing}: make them before training")
         self._examples, self._text, self._tokenizer = examples, text, tokenizer
         self._course, self._config, self._positions = course, config, positions
+        self._neighbours = neighbours
 
     def __call__(self, step: int) -> TrainingBatch:
         """Return the step's batch: its last rows are plain text, the others packed lessons."""
@@ -252,7 +257,10 @@ class LessonBatches:
         names = list(self._course.shares)
         for _ in range(50):
             name = rng.choices(names, list(self._course.shares.values()))[0]
-            each = lesson(rng.choice(self._examples[name]), self._tokenizer, prompt_weight=self._course.prompt_weight)
+            example = rng.choice(self._examples[name])
+            if self._neighbours is not None and rng.random() < self._course.reworded:
+                example = self._neighbours.reworded(example, rng)
+            each = lesson(example, self._tokenizer, prompt_weight=self._course.prompt_weight)
             if len(each.ids) <= min(self._config.row_length, self._positions):
                 return each
         raise FinetuneError(f"the examples do not fit rows of {self._config.row_length} tokens; raise row_length")

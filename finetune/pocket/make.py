@@ -26,8 +26,9 @@ from finetune.errors import FinetuneError
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
-from finetune.pocket.copying import identity_loss, install_copy_heads
+from finetune.pocket.copying import IdentityLoss, identity_loss, install_copy_heads
 from finetune.pocket.instruct import LEVELS, Example, examples, read_examples, write_examples
+from finetune.pocket.neighbours import Neighbours, find_neighbours, read_neighbours, write_neighbours
 from finetune.pocket.stages import RECIPES, HeldOut, Stage, figures, load_stages, train_stage
 from finetune.pocket.text import SHARDS, VALIDATION, read_pages
 from finetune.pretraining import Step, write_json, write_tokens
@@ -95,6 +96,14 @@ def make_examples(
     return both[0], {level: found[: settings["held_out"]] for level, found in both[1].items()}
 
 
+def make_neighbours(work: Path, taught: dict[str, list[Example]]) -> Neighbours:
+    """Find words of like meaning for the words of the questions, or read them from `work`."""
+    path = work / "neighbours.json"
+    if not path.is_file():
+        write_neighbours(path, find_neighbours(each.question for found in taught.values() for each in found))
+    return read_neighbours(path)
+
+
 def sample_ids(text: Path, rows: int) -> torch.Tensor:
     """Return the first `rows` rows of 256 tokens of the text, for fitting the copy heads' maps."""
     import numpy as np
@@ -122,6 +131,7 @@ def make(data: Path, work: Path, output: Path, report: Report, *, recipes: Path 
     stages = load_stages(recipes / PRETRAIN) + load_stages(recipes / INSTRUCT)
     fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
     identity = identity_loss(fresh, sample_ids(text, 200))
+    neighbours = make_neighbours(work, taught)
     courses: list[dict[str, Any]] = []
     start = base
     for number, stage in enumerate(stages):
@@ -132,7 +142,7 @@ def make(data: Path, work: Path, output: Path, report: Report, *, recipes: Path 
             ).eval()
             if number == 0:
                 install_copy_heads(model, sample_ids(text, 100), heads=tuple(range(6)), strength=0.7)
-            _run_stage(model, tokenizer, stage, taught, text, folder, held_out, identity, report)
+            _run_stage(model, tokenizer, stage, taught, text, folder, held_out, identity, neighbours, report)
         courses.append({"stage": asdict(stage), **json.loads((folder / "result.json").read_text(encoding="utf-8"))})
         start = folder / "model"
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16).eval()
@@ -158,7 +168,8 @@ def _run_stage(
     text: Path,
     folder: Path,
     held_out: HeldOut,
-    identity: Any,
+    identity: IdentityLoss,
+    neighbours: Neighbours,
     report: Report,
 ) -> None:
     """Train one stage and leave its model and course in `folder`."""
@@ -169,7 +180,16 @@ def _run_stage(
             report(f"{stage.name} {step.step}/{step.total} loss {step.loss:.3f} {step.tokens:,} tokens{found}")
 
     result = train_stage(
-        model, tokenizer, stage, taught, text, folder, held_out=held_out, identity=identity, on_step=on_step
+        model,
+        tokenizer,
+        stage,
+        taught,
+        text,
+        folder,
+        held_out=held_out,
+        identity=identity,
+        neighbours=neighbours,
+        on_step=on_step,
     )
     model.save_pretrained(folder / "model")
     course = {"steps": result.steps, "tokens": result.tokens, "seconds": round(result.seconds)}

@@ -13,6 +13,7 @@ from finetune.pocket.copying import IdentityLoss
 from finetune.pocket.evaluation import context_figures
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
+from finetune.pocket.neighbours import Neighbours
 from finetune.pretraining import (
     PretrainingConfig,
     PretrainingResult,
@@ -84,11 +85,12 @@ def train_stage(
     *,
     held_out: HeldOut,
     identity: IdentityLoss | None = None,
+    neighbours: Neighbours | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> PretrainingResult:
     """Train `model` (loaded with eager attention) by one stage; checkpoints go to `folder`, a killed run resumes."""
     rows = TextRows(text, stage.config, tokenizer.eos_token_id)
-    batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config)
+    batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config, neighbours=neighbours)
 
     def evaluate(current: PreTrainedModel) -> dict[str, float]:
         return figures(current, tokenizer, held_out, list(stage.course.shares))

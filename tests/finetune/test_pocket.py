@@ -16,6 +16,7 @@ from finetune.pocket.evaluation import replies, token_f1
 from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
 from finetune.pocket.lessons import lesson
 from finetune.pocket.make import make
+from finetune.pocket.neighbours import find_neighbours
 from finetune.pocket.stages import RECIPES, load_stages
 from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
 from finetune.pocket.wording import base_form, goal_of_heading, questions
@@ -175,6 +176,26 @@ def test_a_lesson_guides_reading_step_by_step() -> None:
     assert own[copies[-1][1]] == copies[0][1]
     assert set(made.weights[: opener + 1]) == {0.3}
     assert set(made.weights[opener + 1 :]) == {1.0}
+
+
+@pytest.mark.slow
+def test_neighbours_are_alike_in_meaning_and_reword_questions() -> None:
+    """Words that MiniLM puts close replace each other; rewording spares a word and is fixed by the seed."""
+    asked = [
+        "remove the battery",
+        "delete the battery",
+        "charge the batteries",
+        "paint the elephant",
+        "open the window",
+    ]
+    found = find_neighbours(asked, least=0.4)
+    assert found.table["battery"][0] == "batteries"
+    assert "delete" in found.table["remove"]
+    question = "How do I remove the battery?"
+    made = [found.reword(question, random.Random(seed)) for seed in range(40)]
+    assert made == [found.reword(question, random.Random(seed)) for seed in range(40)]
+    assert len(set(made)) > 10
+    assert all("remove" in text or "battery" in text for text in made)
 
 
 def test_impossible_mixtures_are_refused() -> None:
