@@ -42,25 +42,23 @@ def seal(folder: Path, seconds: float) -> None:
 
 
 def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    """Return the last whole checkpoint in `scratch`; None if there was no training there.
+    """Return the last whole checkpoint in `scratch`; None if none was finished there.
 
     Raises TrainingError if the checkpoints are of another training, or if there are some and all are damaged.
     """
-    if not (scratch / IDENTITY).is_file():
+    folders = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
+    if not any((folder / SEAL).is_file() for folder in folders) or not (scratch / IDENTITY).is_file():
         return None
     if json.loads((scratch / IDENTITY).read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
         raise TrainingError(
             f"{scratch}: the interrupted training had other questions, another base model or another [lora] section; "
             "train without --resume to start again"
         )
-    folders = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
     for folder in folders:
         seconds = _sealed_seconds(folder)
         if seconds is not None:
             return Checkpoint(folder, seconds)
-    if any((folder / SEAL).is_file() for folder in folders):
-        raise TrainingError(f"{scratch}: every checkpoint is damaged; train without --resume to start again")
-    return None
+    raise TrainingError(f"{scratch}: every checkpoint is damaged; train without --resume to start again")
 
 
 def _sealed_seconds(folder: Path) -> float | None:
