@@ -15,7 +15,7 @@ app: $(VENV)/.default
 	$(BIN)/versus app --workspace $(WORKSPACE)
 
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TEST_FLAGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

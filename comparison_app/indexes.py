@@ -42,16 +42,18 @@ def update_index(
     config: RagConfig,
     *,
     include_new: bool = False,
+    rebuild: bool = False,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Bring the index up to the corpus's documents; only what changed is chunked and embedded."""
+    """Bring the index up to the corpus's documents; only what changed is chunked and embedded, or all to `rebuild`."""
     from rag.embedding import Embedder
     from rag.indexing import index_documents
     from rag.store import EmbeddedStore
 
     store = EmbeddedStore(index_path(workspace, corpus, config))
     documents = corpus.documents(include_new=include_new)
-    return index_documents(documents, store, Embedder.from_config(config), config, progress=progress)
+    embedder = Embedder.from_config(config)
+    return index_documents(documents, store, embedder, config, progress=progress, rebuild=rebuild)
 
 
 def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig) -> HybridRetriever:

@@ -22,6 +22,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("corpus", nargs="?", help="a corpus, by path or name (default: the sample manual)")
     parser.add_argument("--new-documents", action="store_true", help="take in the corpus's new_documents/ as well")
+    parser.add_argument("--rebuild", action="store_true", help="embed everything anew, say with another embedder")
     parser.add_argument("--preset", help="retrieval settings: default, car-manual or intent-labels")
 
 
@@ -33,7 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     corpus = workspace.corpus(arguments.corpus)
     config = rag_config(arguments.preset)
     with progress_bar(f"indexing {corpus.name}", quiet=arguments.json) as progress:
-        report = update_index(workspace, corpus, config, include_new=arguments.new_documents, progress=progress)
+        report = update_index(
+            workspace,
+            corpus,
+            config,
+            include_new=arguments.new_documents,
+            rebuild=arguments.rebuild,
+            progress=progress,
+        )
     path = index_path(workspace, corpus, config)
     if arguments.json:
         print_json({"corpus": corpus.name, "index": str(path), **asdict(report)})

@@ -1,0 +1,29 @@
+"""`make bench`: run the benchmarks one after the other; each prints the figures that RESULTS.md holds.
+
+The data lies outside the repository, in the folder that the environment variable VERSUS_BENCH_DATA names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+COMMANDS = (
+    ("benchmarks/retrieval_quality.py", "tesla-model3", "--split", "all"),
+    ("benchmarks/retrieval_quality.py", "kubernetes-qa", "--split", "test"),
+    ("benchmarks/statistics_simulation.py", "--runs", "2000"),
+)
+
+
+def main() -> int:
+    """Run every benchmark; returns 1 if the data is not there or one of them failed."""
+    if not os.environ.get("VERSUS_BENCH_DATA"):
+        print("set VERSUS_BENCH_DATA to the folder that holds the benchmarks' data sets", file=sys.stderr)
+        return 1
+    codes = [subprocess.run([sys.executable, *command], check=False).returncode for command in COMMANDS]
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
