@@ -1,7 +1,7 @@
 """Make context-question-answer examples from the pretraining text, for pocket's instruction stage.
 
 A page is cut into passages; a sentence of a passage becomes an answer and its wording a question. The example's
-sources are the passage, at a random place among passages of the same page and of other pages; for about a tenth the
+sources are the passage, at a random place among passages of the same page and of other pages; for some examples the
 passage is left out, or the sentence is cut from it, and the answer is the refusal. Some examples have no sources.
 """
 
@@ -58,9 +58,9 @@ class Mixture:
 
 
 LEVELS = {
-    "short": Mixture((20, 45), 1, 60, unanswerable=0.06, closed_book=0.05, header=0.3, follow_ups=3),
-    "middle": Mixture((30, 110), 2, 130, unanswerable=0.1, closed_book=0.06, follow_ups=3),
-    "long": Mixture((60, 130), 3, 250, unanswerable=0.1, closed_book=0.05, header=0.85, follow_ups=1),
+    "short": Mixture((20, 45), 1, 60, unanswerable=0.04, closed_book=0.05, header=0.3, follow_ups=3),
+    "middle": Mixture((30, 110), 2, 130, unanswerable=0.05, closed_book=0.06, follow_ups=3),
+    "long": Mixture((60, 130), 3, 250, unanswerable=0.05, closed_book=0.05, header=0.85, follow_ups=1),
 }
 """The curriculum: copying is learned cheaply on short contexts and carried over to long ones."""
 
