@@ -12,17 +12,17 @@ import json
 import math
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.errors import FinetuneError
-from finetune.packing import IGNORED, PackedBatch, block_causal_mask
+from finetune.packing import IGNORED, PackedBatch
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -366,119 +366,6 @@ def _restore(path: Path, optimizer: MasterWeights) -> _Progress:
         return _Progress(**state["progress"])
     except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as error:
         raise FinetuneError(f"{path} is no checkpoint of this run ({error}); delete it to start again") from error
-
-
-class TextRows:
-    """Plain text as training rows: documents end to end, cut into rows, each with its own block mask.
-
-    Token ids lie in a file of 16-bit integers, written once per tokenizer and text and read by memory mapping; rows are
-    drawn in an order that the seed fixes, every row once before any comes again.
-    """
-
-    def __init__(self, path: Path, config: PretrainingConfig, end_token: int) -> None:
-        import numpy as np
-
-        self._tokens = np.memmap(path, dtype=np.uint16, mode="r")
-        self._config, self._end = config, end_token
-        self.rows = len(self._tokens) // config.row_length
-        if self.rows == 0:
-            raise FinetuneError(f"{path} holds {len(self._tokens)} tokens, less than one row of {config.row_length}")
-
-    def row(self, number: int) -> torch.Tensor:
-        """Return the token ids (row_length,) of the number-th row in shuffled order, starting again at the end."""
-        import numpy as np
-        import torch
-
-        epoch, place = divmod(number, self.rows)
-        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.rows)
-        start = int(order[place]) * self._config.row_length
-        return torch.from_numpy(self._tokens[start : start + self._config.row_length].astype(np.int64))
-
-    def __call__(self, step: int) -> TrainingBatch:
-        """Return the step's batch: every token is predicted, but none across documents."""
-        import torch
-
-        first = step * self._config.rows
-        ids = torch.stack([self.row(first + number) for number in range(self._config.rows)])
-        return text_batch(ids, self._end)
-
-
-def text_batch(ids: torch.Tensor, end_token: int) -> TrainingBatch:
-    """Return rows (b, t) of documents end to end as a batch; a document ends with `end_token`, positions restart."""
-    import torch
-
-    ended = torch.nn.functional.pad((ids == end_token)[:, :-1], (1, 0)).long()
-    segments = ended.cumsum(dim=1) + 1
-    columns = torch.arange(ids.shape[1]).expand_as(ids)
-    starts = torch.where(ended.bool(), columns, torch.zeros_like(columns)).cummax(dim=1).values
-    labels = ids.masked_fill(columns == starts, IGNORED)
-    packed = PackedBatch(input_ids=ids, position_ids=columns - starts, labels=labels, segments=segments)
-    return TrainingBatch(packed, weights=torch.ones(ids.shape))
-
-
-def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path) -> int:
-    """Write the token ids of `texts`, each ended by the end token, as 16-bit integers; return how many."""
-    import numpy as np
-
-    if len(tokenizer) > np.iinfo(np.uint16).max:
-        raise FinetuneError(f"token files hold 16-bit ids, and this tokenizer has {len(tokenizer)} tokens")
-    count = 0
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        for batch in _batched(texts, 256):
-            encoded = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-            ids = np.array([token for text in encoded for token in [*text, tokenizer.eos_token_id]], dtype=np.uint16)
-            file.write(ids.tobytes())
-            count += len(ids)
-    temporary.replace(path)
-    return count
-
-
-def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def bits_per_character(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, row_length: int = 256
-) -> float:
-    """Return the mean bits that `model` needs per character of `texts`, each cut to rows of `row_length` tokens.
-
-    The first token of each row is not predicted, so its characters are not counted either.
-    """
-    import torch
-
-    nats, characters = 0.0, 0
-    rows = [row for text in texts for row in _rows_of(tokenizer, text, row_length)]
-    for start in range(0, len(rows), 8):
-        group = rows[start : start + 8]
-        width = max(len(row) for row in group)
-        ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in group])
-        lengths = torch.tensor([len(row) for row in group])
-        segments = (torch.arange(width)[None] < lengths[:, None]).long()
-        mask = block_causal_mask(segments, model.dtype)
-        with torch.no_grad():
-            hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            logits = model.get_output_embeddings()(hidden[:, :-1]).float()
-        labels = ids[:, 1:].masked_fill(segments[:, 1:] == 0, IGNORED)
-        nats += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
-        characters += sum(len(tokenizer.decode(row[1:])) for row in group)
-    if characters == 0:
-        raise FinetuneError("bits per character needs a text of at least two tokens")
-    return nats / math.log(2) / characters
-
-
-def _rows_of(tokenizer: PreTrainedTokenizerBase, text: str, row_length: int) -> Iterator[list[int]]:
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    for start in range(0, len(ids), row_length):
-        if len(ids) - start > 1:
-            yield ids[start : start + row_length]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_prep.conversations import CONTEXT_INSTRUCTION, context_block, refusal
 from finetune.errors import FinetuneError
-from finetune.pocket import wording
+from finetune.pocket import lexicon, wording
 from finetune.pocket.text import Passage, Sentence, passages
 
 _UNFIT = re.compile(
@@ -188,7 +188,7 @@ def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
     if rng.random() < 0.25 and index + 1 < len(passage.sentences) and _follows(passage, index):
         used = (sentence, passage.sentences[index + 1])
     answer = " ".join(each.text for each in used)
-    return _Fact(wording.vary(question, rng, 0.35), answer, used, passage, kind)
+    return _Fact(lexicon.vary(question, rng, 0.35), answer, used, passage, kind)
 
 
 def _follows(passage: Passage, index: int) -> bool:
@@ -207,7 +207,7 @@ def _task(passage: Passage, goal: str, rng: random.Random) -> _Fact | None:
             break
         used.append(sentence)
     answer = " ".join(sentence.text for sentence in used)
-    return _Fact(wording.vary(wording.how_question(goal, rng), rng), answer, tuple(used), passage, "task")
+    return _Fact(lexicon.vary(wording.how_question(goal, rng), rng), answer, tuple(used), passage, "task")
 
 
 def _example(

@@ -13,7 +13,8 @@ from finetune.packing import IGNORED, PackedBatch, pack
 from finetune.pocket.instruct import Example, Turn
 from finetune.pocket.neighbours import Neighbours
 from finetune.pocket.text import sentences
-from finetune.pretraining import Guide, PretrainingConfig, TextRows, TrainingBatch, text_batch
+from finetune.pretraining import Guide, PretrainingConfig, TrainingBatch
+from finetune.text_rows import TextRows, text_batch
 from finetune.tokenizer import END, ROLES
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from finetune.pocket.instruct import LEVELS, Example, examples, read_examples, w
 from finetune.pocket.neighbours import Neighbours, find_neighbours, read_neighbours, write_neighbours
 from finetune.pocket.stages import RECIPES, HeldOut, Stage, figures, load_stages, train_stage
 from finetune.pocket.text import SHARDS, VALIDATION, read_pages
-from finetune.pretraining import Step, write_json, write_tokens
+from finetune.pretraining import Step, write_json
+from finetune.text_rows import write_tokens
 from finetune.tokenizer import fertility, swap_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from finetune.pocket.base import load_minilm_tokenizer, minilm_path
 from finetune.pocket.instruct import Example
-from finetune.pocket.wording import content_words
+from finetune.pocket.lexicon import content_words
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,8 @@ from finetune.pocket.evaluation import context_figures
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
 from finetune.pocket.neighbours import Neighbours
-from finetune.pretraining import (
-    PretrainingConfig,
-    PretrainingResult,
-    Step,
-    TextRows,
-    bits_per_character,
-    pretrain,
-)
+from finetune.pretraining import PretrainingConfig, PretrainingResult, Step, pretrain
+from finetune.text_rows import TextRows, bits_per_character
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

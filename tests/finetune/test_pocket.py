@@ -15,11 +15,12 @@ from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, min
 from finetune.pocket.evaluation import replies, token_f1
 from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
 from finetune.pocket.lessons import lesson
+from finetune.pocket.lexicon import base_form
 from finetune.pocket.make import make
 from finetune.pocket.neighbours import find_neighbours
 from finetune.pocket.stages import RECIPES, load_stages
 from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
-from finetune.pocket.wording import base_form, goal_of_heading, questions
+from finetune.pocket.wording import goal_of_heading, questions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -17,16 +17,13 @@ from finetune.pretraining import (
     Guide,
     MasterWeights,
     PretrainingConfig,
-    TextRows,
     batch_loss,
-    bits_per_character,
     guide_loss,
     learning_rate,
     load_recipe,
     pretrain,
-    text_batch,
-    write_tokens,
 )
+from finetune.text_rows import TextRows, bits_per_character, text_batch, write_tokens
 from finetune.tokenizer import train_tokenizer
 from tests.finetune.tiny_models import tiny_decoder
 
@@ -71,7 +68,8 @@ def test_every_row_comes_once_an_epoch(tokens: tuple[Path, int]) -> None:
 _SCRIPT = """
 import sys
 from pathlib import Path
-from finetune.pretraining import PretrainingConfig, TextRows, pretrain
+from finetune.pretraining import PretrainingConfig, pretrain
+from finetune.text_rows import TextRows
 from tests.finetune.tiny_models import tiny_decoder
 folder, end, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 config = PretrainingConfig(steps=12, rows=4, row_length=32, learning_rate=3e-3, warmup_steps=2, checkpoint_every=2)
@@ -159,8 +157,8 @@ def test_the_loss_is_a_weighted_mean(tokens: tuple[Path, int]) -> None:
             attention_mask=batch.packed.attention_mask(torch.float32),
         ).logits[:, :15]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.packed.labels[:, 1:16].flatten())
-    assert float(plain) == pytest.approx(float(doubled), abs=1e-5)
-    assert float(first) == pytest.approx(float(expected), abs=1e-4)
+    assert plain.item() == pytest.approx(doubled.item(), abs=1e-5)
+    assert first.item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_the_guide_rewards_attention_where_it_should_be() -> None:
