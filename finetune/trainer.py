@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.adapters import trainable_parameters
 from finetune.checkpoints import seal
 from finetune.config import Recipe
 from finetune.dataset import Collator
@@ -128,6 +129,9 @@ def make_trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    for parameter in trainable_parameters(trainer.model):
+        # trl holds the adapter of a quantised base in bfloat16: small steps would be lost, and float16 cannot scale it
+        parameter.data = parameter.data.float()
     return trainer
 
 

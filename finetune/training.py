@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["TrainingStep", "train_adapter"]
 
 
+_MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
+
+
 @dataclass(frozen=True)
 class _Data:
     """Examples to train on and to validate on, and the hash of the first."""
@@ -166,8 +169,7 @@ def _readable_failures(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and "out of memory" not in text and "not enough memory" not in text:
+        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
             raise
         raise TrainingError(f"out of memory while training {recipe.name}: {memory_advice(recipe)}") from error
 

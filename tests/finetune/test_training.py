@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer, LocalModel
-from finetune.config import Recipe, recipe_from_mapping
+from finetune.config import Recipe, TrackingSection, recipe_from_mapping
 from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataError, TrainingError
 from finetune.run_record import read_run_record
 from finetune.training import TrainingStep, train_adapter
@@ -226,6 +228,53 @@ def test_a_failed_training_leaves_the_last_adapter(
         train_adapter(recipe(pocket_like, learning_rate=1e38, max_grad_norm=1e30), questions(), folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
     assert read_run_record(folder).steps == 150
+
+
+@pytest.mark.slow
+def test_out_of_memory_says_what_to_lower_and_by_how_much(pocket_like: Path, tmp_path: Path) -> None:
+    """A failed allocation in the middle names the settings to change and their new values."""
+    import torch
+
+    def allocate(_: TrainingStep) -> None:
+        torch.empty(1 << 52)
+
+    with pytest.raises(TrainingError) as caught:
+        train_adapter(recipe(pocket_like, batch_size=6), questions(), tmp_path / "a", on_step=allocate)
+    message = str(caught.value)
+    assert "batch_size from 6 to 3" in message
+    assert "accumulation from 1 to 2" in message
+    assert "gradient_checkpointing = true" in message
+    assert 'quantization = "nf4"' in message
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_training_stops_when_the_dev_loss_no_longer_falls(pocket_like: Path, tmp_path: Path) -> None:
+    """Validation that only gets worse ends the training early; the best adapter is kept, the record says why."""
+    wrong = [Question("d1", "How long does the battery last?", ("Ask a baker, who paints keys of flat doors.",))]
+    plan = recipe(pocket_like)
+    plan = replace(plan, tracking=TrackingSection(eval_every=10, patience=2))
+    evaluated: list[float] = []
+
+    def note(step: TrainingStep) -> None:
+        if step.eval_loss is not None:
+            evaluated.append(step.eval_loss)
+
+    record = train_adapter(plan, questions(), tmp_path / "a", dev=wrong, on_step=note)
+    assert record.stopped == "no improvement"
+    assert record.steps < 150
+    assert [loss for _, loss in record.eval_losses] == evaluated
+    best = min(range(len(evaluated)), key=evaluated.__getitem__)
+    assert len(evaluated) - 1 - best == 2
+    assert [step for step, _ in record.eval_losses] == [10 * (number + 1) for number in range(len(evaluated))]
+
+
+@pytest.mark.slow
+def test_a_single_question_can_be_trained(pocket_like: Path, tmp_path: Path) -> None:
+    """One row of data is enough."""
+    record = train_adapter(recipe(pocket_like, max_steps=3), questions()[:1], tmp_path / "a")
+    assert record.trained_ids == ("q1",)
+    assert record.steps == 3
 
 
 @pytest.mark.slow
