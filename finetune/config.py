@@ -60,6 +60,8 @@ class DataSection:
     """Longest example in tokens; absent for the model's whole context."""
     packing: bool = True
     """Put several short examples into one row, kept apart by the attention mask."""
+    rewordings: int = 0
+    """Made-up wordings trained beside each question (see `finetune.rewording`); epochs then count all of them."""
     context: bool = False
     """Train with retrieved passages in the prompt (RAFT, arXiv 2403.10131)."""
     distractors: int = 1
@@ -74,6 +76,7 @@ class DataSection:
         _refuse(
             _at_least("max_length", self.max_length, 16),
             _at_least("distractors", self.distractors, 0),
+            _at_least("rewordings", self.rewordings, 0),
             _between("without_gold", self.without_gold, 0, 1),
             _between("closed_book_share", self.closed_book_share, 0, 1),
             "without_gold and closed_book_share need context = true" if raft_only and not self.context else None,

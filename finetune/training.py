@@ -21,6 +21,7 @@ from finetune.errors import TrainingDataError, TrainingError
 from finetune.forgetting import MultipleChoice, multiple_choice_score
 from finetune.loss_plot import write_loss_plot
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, load_tokenizer, model_context
+from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
 from finetune.trainer import Clock, TrainingStep, make_trainer
 
@@ -141,11 +142,10 @@ def _prepare(
     def examples(some: Sequence[Question]) -> list[Example]:
         return build_examples(some, tokenizer, max_length=max_length, language=recipe.data.language, passages=given)
 
-    train = examples(questions)
+    seed = recipe.optimisation.seed
+    train = examples(with_rewordings(questions, recipe.data.rewordings, seed) if recipe.data.rewordings else questions)
     if recipe.data.context and recipe.data.closed_book_share > 0:
-        chosen = random.Random(recipe.optimisation.seed).sample(
-            list(questions), round(recipe.data.closed_book_share * len(questions))
-        )
+        chosen = random.Random(seed).sample(list(questions), round(recipe.data.closed_book_share * len(questions)))
         train += build_examples(chosen, tokenizer, max_length=max_length, language=recipe.data.language)
     return _Data(train, examples(dev) if dev else [], data_hash(train), max_length)
 
