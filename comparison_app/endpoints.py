@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +55,18 @@ class EndpointGenerator:
             generation_kwargs={"temperature": 0, "max_tokens": self._max_new_tokens},
         )
 
-    def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
+    def generate(
+        self, conversations: Sequence[list[ChatMessage]], progress: Callable[[int, int], None] | None = None
+    ) -> list[ChatMessage]:
         """Return one reply per conversation, in order; meta holds `usage`, `mean_logprob`, `finish_reason`."""
         self.warm_up()  # before the threads: an import is not to be raced
         with ThreadPoolExecutor(max_workers=min(self._in_flight, max(1, len(conversations)))) as pool:
-            return list(pool.map(self._one, conversations))
+            replies = []
+            for reply in pool.map(self._one, conversations):
+                replies.append(reply)
+                if progress is not None:
+                    progress(len(replies), len(conversations))
+        return replies
 
     def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
         """Yield the reply in pieces as they arrive."""
@@ -81,6 +88,16 @@ class EndpointGenerator:
             if isinstance(piece, BaseException):
                 raise piece
             yield piece
+
+    def stream_reply(self, conversation: list[ChatMessage]) -> Iterator[str | ChatMessage]:
+        """Yield the reply in pieces, and the whole message last; a stream tells no usage."""
+        from haystack.dataclasses import ChatMessage
+
+        pieces = []
+        for piece in self.stream(conversation):
+            pieces.append(piece)
+            yield piece
+        yield ChatMessage.from_assistant("".join(pieces).strip(), meta={"usage": {}, "mean_logprob": None})
 
     def _one(self, conversation: list[ChatMessage]) -> ChatMessage:
         from haystack.dataclasses import ChatMessage

@@ -9,6 +9,7 @@ from haystack.dataclasses import ChatMessage
 
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
+from finetune.answering import FinetunedAnswerer
 from tests.comparison_app.chat_server import chat_server
 
 
@@ -43,6 +44,17 @@ def test_an_answer_is_streamed_in_pieces() -> None:
         pieces = list(EndpointGenerator(url, "tiny").stream(_ask("?")))
     assert "".join(pieces).split() == ["one", "two", "three"]
     assert len([piece for piece in pieces if piece]) >= 3
+
+
+def test_the_base_model_of_an_endpoint_answers_from_memory() -> None:
+    """The closed-book answerer asks an endpoint as it asks a local model, whole and streamed."""
+    with chat_server(lambda text: "six hours") as (url, seen):
+        answerer = FinetunedAnswerer(EndpointGenerator(url, "tiny"))
+        assert [answer.data for answer in answerer.answer(["How long?", "When?"])] == ["six hours"] * 2
+        *pieces, last = list(answerer.stream("How long?"))
+    assert "".join(map(str, pieces)).strip() == "six hours"
+    assert last.data == "six hours"  # type: ignore[union-attr]
+    assert [message["role"] for message in seen[0]["body"]["messages"]] == ["user"]
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
