@@ -247,7 +247,7 @@ _INSTRUCT = """
 [examples]
 shards = 2
 per_page = 3
-held_out = 4
+held_out = 1
 seed = 1
 [[stage]]
 name = "answering"
