@@ -26,7 +26,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 pocket: $(VENV)/.default
-	$(BIN)/python -m finetune.pocket.make
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m finetune.pocket.make
 
 install: $(VENV)/.dev
 
