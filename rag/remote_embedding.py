@@ -1,0 +1,75 @@
+"""Embedding models behind a service, asked through Haystack's embedder components.
+
+`openai:MODEL` speaks the OpenAI protocol (OpenAI, vLLM, Ollama, llama.cpp, text-embeddings-inference …), `azure:NAME`
+that of Azure, where the address is the resource's and NAME the deployment's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import EmbeddingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROVIDERS = ("openai:", "azure:")
+_LONGEST = 20_000
+"""Characters of one text that are sent."""
+
+
+def is_remote(model: str) -> bool:
+    """Tell whether `model` names a service rather than weights."""
+    return model.startswith(PROVIDERS)
+
+
+class RemoteEngine:
+    """One remote model; every call is one request, retried with back-off by the client.
+
+    Raises `EmbeddingError` where the key is missing, the service fails, or it answers with other than one vector a text.
+    """
+
+    def __init__(self, model: str, url: str | None, key_env: str | None) -> None:
+        if key_env and not os.environ.get(key_env):
+            raise EmbeddingError(
+                f"embedder {model}: the environment variable {key_env} is not set; it must hold the key"
+            )
+        self.model = model
+        self._component = _component(model, url, key_env)
+        self.weights_sha256 = hashlib.sha256(f"{model}\0{url or ''}".encode()).hexdigest()
+        self.dimension = int(self.encode(["dimension"]).shape[1])
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors of one batch, float32 of shape (len(texts), dimension)."""
+        import numpy as np
+        from haystack import Document
+
+        documents = [Document(id=str(number), content=text[:_LONGEST] or " ") for number, text in enumerate(texts)]
+        try:
+            found = self._component.run(documents)["documents"]
+        except Exception as error:
+            raise EmbeddingError(f"embedder {self.model} did not answer: {error}") from error
+        if any(document.embedding is None for document in found) or len(found) != len(texts):
+            raise EmbeddingError(f"embedder {self.model} did not answer with one vector for each text")
+        vectors = np.array([document.embedding for document in found], dtype=np.float32)
+        unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
+
+
+def _component(model: str, url: str | None, key_env: str | None) -> Any:
+    """Return the Haystack component that embeds by `model`; nothing is sent yet."""
+    from haystack.components.embedders import AzureOpenAIDocumentEmbedder, OpenAIDocumentEmbedder
+    from haystack.utils import Secret
+
+    provider, _, name = model.partition(":")
+    key = Secret.from_env_var(key_env) if key_env else Secret.from_token("none")
+    settings: dict[str, Any] = {"api_key": key, "progress_bar": False, "max_retries": 4, "raise_on_failure": True}
+    if provider == "azure":
+        if not url:
+            raise EmbeddingError(f"embedder {model}: give embedder_url, the address of the Azure resource")
+        return AzureOpenAIDocumentEmbedder(azure_endpoint=url, azure_deployment=name, **settings)
+    return OpenAIDocumentEmbedder(model=name, api_base_url=url, **settings)
