@@ -13,6 +13,7 @@ from comparison_app.costs import SetupTimes, arm_cost, setup_times
 from comparison_app.errors import RunError
 from comparison_app.evaluation import Evaluation, Pair
 from comparison_app.experiment import OVERALL
+from comparison_app.metrics.abstention import count_refusals
 from comparison_app.predictions import Prediction
 from comparison_app.statistics import Estimate
 from comparison_app.verdict import verdict
@@ -113,6 +114,7 @@ def _arm(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
             "completion": sum(prediction.completion_tokens or 0 for prediction in predictions),
         },
         "cost": _cost(evaluation, arm, setup),
+        "refusals": _refusals(evaluation, arm),
         "errors": sum(prediction.error is not None for prediction in predictions),
     }
 
@@ -125,6 +127,19 @@ def _measures(evaluation: Evaluation, arm: str, place: str) -> dict[str, Any]:
         if estimate is not None:
             found[metric] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
     return found
+
+
+def _refusals(evaluation: Evaluation, arm: str) -> dict[str, Any]:
+    """Return how often an arm declined, and precision and recall of declining; null where undefined."""
+    answerable = (question.answerable for question in evaluation.questions)
+    counts = count_refusals(zip(evaluation.refused(arm), answerable, strict=True))
+    return {
+        "declined": counts.declined,
+        "rightly": counts.rightly,
+        "wrongly": counts.wrongly,
+        "precision": counts.precision,
+        "recall": counts.recall,
+    }
 
 
 def _cost(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:

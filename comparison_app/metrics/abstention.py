@@ -31,6 +31,12 @@ class Refusals:
         return self.rightly / self.unanswerable if self.unanswerable else None
 
     @property
+    def accuracy(self) -> float | None:
+        """Share of all questions on which the arm chose rightly: declined, or tried."""
+        asked = self.answerable + self.unanswerable
+        return (self.rightly + self.answerable - self.wrongly) / asked if asked else None
+
+    @property
     def wrongly(self) -> int:
         """Answerable questions that were declined."""
         return self.declined - self.rightly

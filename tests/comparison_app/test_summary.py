@@ -52,7 +52,9 @@ def test_the_summary_has_exactly_the_shape_that_design_fixes(evaluation: Evaluat
     ]  # fmt: skip
     assert summary["questions"] == len(QUESTIONS)
     for arm in summary["arms"].values():
-        assert set(arm) == {"model", "generator", "overall", "slices", "latency", "tokens", "cost", "errors"}
+        assert set(arm) == {
+            "model", "generator", "overall", "slices", "latency", "tokens", "cost", "refusals", "errors",
+        }  # fmt: skip
         assert tuple(arm["slices"]) == SLICES
         assert set(arm["overall"]) <= set(METRICS)
         assert {"p50", "p95"} <= set(arm["latency"])
