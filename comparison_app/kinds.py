@@ -8,3 +8,5 @@ ADAPTED = frozenset({"finetuned", "finetuned-rag", "raft"})
 """Kinds that need an adapter."""
 CLOSED_BOOK = frozenset({"base", "finetuned"})
 """Kinds that answer from memory."""
+OVERALL = "overall"
+"""The name of all slices together."""

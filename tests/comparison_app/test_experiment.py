@@ -157,3 +157,59 @@ def test_a_question_without_slice_and_an_empty_draw_are_errors() -> None:
         draw_sample(made_experiment(), [Question(id="q1", question="?")])
     with pytest.raises(ExperimentError, match="asks none of the 1 questions"):
         draw_sample(made_experiment(sample={"paraphrase": 2}), [Question(id="q1", question="?", slice="trained")])
+
+
+def test_several_trainings_of_one_arm_become_arms_of_a_family() -> None:
+    """One entry with `adapters` is an arm for each; a comparison with the entry is one with each of them."""
+    arms = [ARMS[0], {"name": "tuned", "kind": "finetuned", "adapters": ["s1", "s2", "s3"]}]
+    data = {"name": "e", "corpus": "c", "arms": arms, "comparisons": [{"a": "rag", "b": "tuned"}]}
+    experiment = experiment_from_mapping(data)
+    assert [(arm.name, arm.adapter) for arm in experiment.arms[1:]] == [
+        ("tuned-1", "s1"), ("tuned-2", "s2"), ("tuned-3", "s3"),
+    ]  # fmt: skip
+    assert experiment.families == {"tuned": ("tuned-1", "tuned-2", "tuned-3")}
+    assert [pair.b for pair in experiment.comparisons] == ["tuned-1", "tuned-2", "tuned-3"]
+
+
+def test_members_of_a_family_are_not_compared_with_each_other_by_default() -> None:
+    """Two seeds of one training are no question."""
+    arms = [ARMS[0], {"name": "tuned", "kind": "finetuned", "adapters": ["s1", "s2"]}]
+    pairs = experiment_from_mapping({"name": "e", "corpus": "c", "arms": arms}).comparisons
+    assert [(pair.a, pair.b) for pair in pairs] == [("rag", "tuned-1"), ("rag", "tuned-2")]
+
+
+@pytest.mark.parametrize(
+    ("arm", "says"),
+    [
+        ({"adapters": ["s1"]}, "at least two names"),
+        ({"adapters": ["s1", "s1"]}, "names one adapter twice"),
+        ({"adapters": ["s1", "s2"], "adapter": "s3"}, "either adapter or adapters"),
+        ({"adapter": "x", "in_flight": 0}, "in_flight must be a whole number of at least 1"),
+        ({"adapter": "x", "in_flight": 1.5}, "in_flight must be a whole number"),
+    ],
+)
+def test_what_several_trainings_cannot_be_is_said(arm: dict[str, object], says: str) -> None:
+    """With the arm's name."""
+    with pytest.raises(ExperimentError, match=f"arm tuned: .*{says}"):
+        experiment_from_mapping({"name": "e", "corpus": "c", "arms": [{"name": "tuned", "kind": "finetuned", **arm}]})
+
+
+def test_a_price_table_fills_in_what_arms_and_machine_cost(tmp_path: Path) -> None:
+    """Inside the experiment, or in a file beside it; an arm's own price stands above the table."""
+    table = '{where}machine = 0.5\n{where}training_machine = 2.0\ncurrency = "EUR"\n'
+    text = 'name = "e"\ncorpus = "c"\nprices = "prices.toml"\n[[arms]]\nname = "r"\nkind = "rag"\nmodel = "m"\n'
+    path = tmp_path / "e.toml"
+    path.write_text(text + 'endpoint = "http://localhost/v1"\ninput_price = 9.0\n')
+    (tmp_path / "prices.toml").write_text(table.format(where="") + "[models.m]\ninput = 1.0\noutput = 2.0\n")
+    experiment = load_experiment(path)
+    assert (experiment.machine_price, experiment.training_price, experiment.currency) == (0.5, 2.0, "EUR")
+    assert (experiment.arm("r").input_price, experiment.arm("r").output_price) == (9.0, 2.0)
+    (tmp_path / "prices.toml").write_text("[models.m]\ninptu = 1.0\n")
+    with pytest.raises(ExperimentError, match=r"prices\.toml: 1 to mend"):
+        load_experiment(path)
+    (tmp_path / "prices.toml").unlink()
+    with pytest.raises(ExperimentError, match=r"prices\.toml: the price table cannot be read"):
+        load_experiment(path)
+    inline = {"name": "e", "corpus": "c", "arms": [ARMS[0]], "prices": {"machine": -1, "gpu": 2}}
+    with pytest.raises(ExperimentError, match="(?s)unknown key 'gpu'.*machine must be a number"):
+        experiment_from_mapping(inline)

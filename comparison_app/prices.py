@@ -1,0 +1,68 @@
+"""The price table: what a machine's hour costs, and what models at endpoints charge for tokens.
+
+In an experiment it is a table `[prices]`, or the path of a TOML file of the same shape (`prices = "prices.toml"`):
+
+    currency = "EUR"
+    machine = 0.10              # an hour of the machine that answers
+    training_machine = 1.20     # an hour of the machine that trains; `machine` where it is left out
+
+    [models."qwen3:8b"]         # money per million tokens
+    input = 0.15
+    output = 0.60
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from comparison_app.errors import ExperimentError
+
+_KEYS = ("currency", "machine", "training_machine", "models")
+_MODEL_KEYS = ("input", "output")
+
+
+def read_prices(path: Path) -> dict[str, Any]:
+    """Read a price table; raises `ExperimentError` that names the file and every mistake in it."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExperimentError(f"{path}: the price table cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ExperimentError(f"{path}: not TOML: {error}") from error
+    problems = price_problems(table)
+    if problems:
+        listed = "\n  - ".join(problems)
+        raise ExperimentError(f"{path}: {len(problems)} to mend:\n  - {listed}")
+    return table
+
+
+def price_problems(table: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with a price table; an empty list if nothing is."""
+    problems = [
+        f"[prices]: unknown key {key!r}; allowed are {', '.join(_KEYS)}" for key in sorted(set(table) - set(_KEYS))
+    ]
+    if not isinstance(table.get("currency", ""), str):
+        problems.append("[prices] currency must be a string")
+    for key in ("machine", "training_machine"):
+        problems += _amount(table.get(key, 0), f"[prices] {key}")
+    models = table.get("models", {})
+    if not isinstance(models, Mapping):
+        return [*problems, '[prices] models must be tables: write [prices.models."NAME"]']
+    for name, entry in models.items():
+        place = f"[prices] model {name!r}"
+        if not isinstance(entry, Mapping) or not set(entry) <= set(_MODEL_KEYS):
+            problems.append(f"{place} must be a table of {' and '.join(_MODEL_KEYS)}")
+            continue
+        for key in _MODEL_KEYS:
+            problems += _amount(entry.get(key, 0), f"{place} {key}")
+    return problems
+
+
+def _amount(value: object, place: str) -> list[str]:
+    """Say so if `value` is no amount of money."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return []
+    return [f"{place} must be a number of at least 0, not {value!r}"]
