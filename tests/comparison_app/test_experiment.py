@@ -211,5 +211,5 @@ def test_a_price_table_fills_in_what_arms_and_machine_cost(tmp_path: Path) -> No
     with pytest.raises(ExperimentError, match=r"prices\.toml: the price table cannot be read"):
         load_experiment(path)
     inline = {"name": "e", "corpus": "c", "arms": [ARMS[0]], "prices": {"machine": -1, "gpu": 2}}
-    with pytest.raises(ExperimentError, match="(?s)unknown key 'gpu'.*machine must be a number"):
+    with pytest.raises(ExperimentError, match=r"(?s)unknown key 'gpu'.*machine must be a number"):
         experiment_from_mapping(inline)

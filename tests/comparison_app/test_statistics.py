@@ -109,6 +109,35 @@ def test_mcnemar_agrees_with_statsmodels() -> None:
             assert mcnemar_exact(a, b) == pytest.approx(min(1.0, expected)), (only_a, only_b)
 
 
+GORILLA = [
+    (0, 14, 0.0001220703125),
+    (0, 182, 3.2626522339992623e-55),
+    (0, 18, 7.62939453125e-06),
+    (0, 13, 0.000244140625),
+    (0, 144, 8.96831017167883e-44),
+    (0, 168, 5.345529420184391e-51),
+    (11, 15, 0.557197093963623),
+    (1, 0, 1.0),
+    (3, 133, 9.62796454058168e-36),
+    (164, 0, 8.552847072295026e-50),
+    (169, 0, 2.6727647100921956e-51),
+    (40, 2, 4.1109160520136356e-10),
+    (15, 10, 0.42435622215270996),
+    (2, 128, 1.251313736450325e-35),
+    (2, 133, 4.2157084511325866e-37),
+]
+"""(right only by a, right only by b, exact McNemar p) of the 15 pairs of six systems on 186 TorchHub questions."""
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "p_value"), GORILLA)
+def test_the_mcnemar_values_of_the_gorilla_answers_are_reproduced(only_a: int, only_b: int, p_value: float) -> None:
+    """Saved outcomes of 186 questions, p-values computed elsewhere; with each question its own cluster."""
+    a, b = np.zeros(186), np.zeros(186)
+    a[:only_a] = 1
+    b[only_a : only_a + only_b] = 1
+    assert paired_difference(a, b).mcnemar_p == pytest.approx(p_value, rel=1e-9)
+
+
 def test_mcnemar_stands_beside_binary_scores_only() -> None:
     """The unclustered reading makes no sense for graded scores."""
     assert paired_difference([1, 1, 1, 0], [0, 0, 0, 0]).mcnemar_p == pytest.approx(0.25)
