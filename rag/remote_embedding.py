@@ -30,7 +30,7 @@ def is_remote(model: str) -> bool:
 class RemoteEngine:
     """One remote model; every call is one request, retried with back-off by the client.
 
-    Raises `EmbeddingError` where the key is missing, the service fails, or it answers with other than one vector a text.
+    Raises `EmbeddingError` where the key is missing, the service fails, or it does not answer one vector for each text.
     """
 
     def __init__(self, model: str, url: str | None, key_env: str | None) -> None:

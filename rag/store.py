@@ -115,12 +115,29 @@ class EmbeddedStore:
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return the chunks that match Haystack `filters` (all without), in the order they were indexed."""
-        from haystack.utils.filters import document_matches_filter
-
         with self.reading() as connection:
-            rows = connection.execute(_CHUNK_QUERY + " ORDER BY row").fetchall() if connection else []
-        chunks = (_chunk(row) for row in rows)
-        return [chunk for chunk in chunks if not filters or document_matches_filter(filters, chunk)]
+            return [chunk for _, chunk in _matching(connection, filters)] if connection else []
+
+    def rows_matching(self, filters: dict[str, Any]) -> list[int]:
+        """Return the row numbers of the chunks that match Haystack `filters`, ascending."""
+        with self.reading() as connection:
+            return [row for row, _ in _matching(connection, filters)] if connection else []
+
+    def chunks_of(self, document_id: str) -> list[Document]:
+        """Return the chunks of one source document, in reading order."""
+        with self.reading() as connection:
+            query = _CHUNK_QUERY + " WHERE document = ?"
+            rows = connection.execute(query, (document_id,)).fetchall() if connection else []
+        return sorted((_chunk(row) for row in rows), key=lambda chunk: int(chunk.meta.get("start", 0)))
+
+    def vectors_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Return id → unit vector, float32, of those chunks that are embedded."""
+        import numpy as np
+
+        query = "SELECT id, vector FROM chunks JOIN embeddings ON hash = embedding WHERE id IN"
+        with self.reading() as connection:
+            found = _select_in(connection, query, ids) if connection else []
+        return {identity: np.frombuffer(blob, dtype="<f4").astype(np.float32) for identity, blob in found}
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy | None = None) -> int:
         """Write ready-made chunks, embedded or not, as one generation; return how many were written.
@@ -252,6 +269,24 @@ class EmbeddedStore:
 
 
 _CHUNK_QUERY = "SELECT row, id, content, meta FROM chunks"
+
+
+def _matching(connection: sqlite3.Connection, filters: dict[str, Any] | None) -> Iterator[tuple[int, Document]]:
+    """Yield row number and chunk of all that match: SQL narrows, Haystack's own function decides."""
+    from rag.filters import narrowing
+
+    condition, values = narrowing(filters or {})
+    query = f"{_CHUNK_QUERY} WHERE {condition} ORDER BY row"
+    for row in connection.execute(query, values):
+        chunk = _chunk(row)
+        if not filters or _accepts(filters, chunk):
+            yield row[0], chunk
+
+
+def _accepts(filters: dict[str, Any], chunk: Document) -> bool:
+    from haystack.utils.filters import document_matches_filter
+
+    return bool(document_matches_filter(filters, chunk))
 
 
 def _chunk(row: tuple[int, str, str, str]) -> Document:
