@@ -36,6 +36,7 @@ class HybridSearch:
         self.embedder = embedder
         self.config = config or RagConfig()
         self._snapshot: Snapshot | None = None
+        self._matching: tuple[tuple[int, str], Positions] | None = None
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
@@ -45,13 +46,18 @@ class HybridSearch:
         self._current()
 
     def retrieve_many(
-        self, queries: Sequence[str], about: Sequence[str | None] | None = None, top_k: int | None = None
+        self,
+        queries: Sequence[str],
+        about: Sequence[str | None] | None = None,
+        top_k: int | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> list[list[Document]]:
         """Return for each query its best chunks, best first; the queries are embedded together.
 
         A chunk's `score` is the fused score; its meta gains `scores` with `dense` (cosine), `lexical` (BM25) and
-        `fused`. `about` limits a query to the chunks of one document. A query without words finds nothing. Raises
-        `IndexMismatch` where there is no index, or one of other settings.
+        `fused`. `about` limits a query to the chunks of one document, Haystack `filters` limit all queries to the
+        chunks whose metadata match. A query without words finds nothing. Raises `IndexMismatch` where there is no
+        index, or one of other settings.
         """
         import numpy as np
 
@@ -62,8 +68,9 @@ class HybridSearch:
             dense = self.config.dense_weight > 0
             vectors = self.embedder.embed_queries(list(queries)) if dense else np.zeros((len(queries), 0), np.float32)
             targets = about or [None] * len(queries)
+            matching = self._positions_matching(snapshot, filters) if filters else None
             return [
-                self._search(snapshot, query, vector, target, top_k or self.config.top_k)
+                self._search(snapshot, query, vector, target, top_k or self.config.top_k, matching)
                 for query, vector, target in zip(queries, vectors, targets, strict=True)
             ]
 
@@ -91,12 +98,22 @@ class HybridSearch:
         if chunk_hash and chunk_hash != self.config.chunk_hash():
             raise IndexMismatch(f"{path}: made with other chunk settings; run versus index to cut the documents anew")
 
-    def _search(self, snapshot: Snapshot, query: str, vector: Scores, about: str | None, top_k: int) -> list[Document]:
+    def _search(
+        self,
+        snapshot: Snapshot,
+        query: str,
+        vector: Scores,
+        about: str | None,
+        top_k: int,
+        allowed: Positions | None = None,
+    ) -> list[Document]:
         import numpy as np
 
         if not query.strip():
             return []
-        allowed = self._positions_about(snapshot, about) if about is not None else None
+        if about is not None:
+            named = self._positions_about(snapshot, about)
+            allowed = named if allowed is None else np.intersect1d(named, allowed)
         size = max(self.config.candidates, top_k)
         lexical = snapshot.lexical.scores(query) if self.config.lexical_weight else None
         union = np.union1d(
@@ -109,6 +126,16 @@ class HybridSearch:
         fused = fuse(cosines, bm25, self.config)
         order = np.lexsort((union, -fused))[:top_k]
         return self._chunks(snapshot, union[order], cosines[order], bm25[order], fused[order])
+
+    def _positions_matching(self, snapshot: Snapshot, filters: dict[str, Any]) -> Positions:
+        """Return the positions of the chunks that match; the last filters of a generation are remembered."""
+        import numpy as np
+
+        key = (snapshot.generation, repr(filters))
+        if self._matching is None or self._matching[0] != key:
+            rows = np.array(self.store.rows_matching(filters), dtype=np.int64)
+            self._matching = (key, snapshot.positions_of(rows))
+        return self._matching[1]
 
     def _positions_about(self, snapshot: Snapshot, document: str) -> Positions:
         import numpy as np
@@ -198,7 +225,13 @@ if TYPE_CHECKING:
     class HybridRetriever(HybridSearch):
         """`HybridSearch` as a Haystack component."""
 
-        def run(self, query: str, top_k: int | None = None, about: str | None = None) -> dict[str, list[Document]]:
+        def run(
+            self,
+            query: str,
+            top_k: int | None = None,
+            about: str | None = None,
+            filters: dict[str, Any] | None = None,
+        ) -> dict[str, list[Document]]:
             """Return the best chunks for `query` under `documents`, best first."""
             ...
 
@@ -223,9 +256,15 @@ def _component() -> type:
         """`HybridSearch` as a Haystack component."""
 
         @component.output_types(documents=list[Document])
-        def run(self, query: str, top_k: int | None = None, about: str | None = None) -> dict[str, list[Document]]:
+        def run(
+            self,
+            query: str,
+            top_k: int | None = None,
+            about: str | None = None,
+            filters: dict[str, Any] | None = None,
+        ) -> dict[str, list[Document]]:
             """Return the best chunks for `query` under `documents`, best first."""
-            return {"documents": self.retrieve_many([query], [about], top_k)[0]}
+            return {"documents": self.retrieve_many([query], [about], top_k, filters)[0]}
 
         def to_dict(self) -> dict[str, Any]:
             """Return what `from_dict` needs to make the same retriever."""

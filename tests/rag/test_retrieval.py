@@ -58,6 +58,16 @@ def test_about_limits_a_query_to_one_document(search: HybridSearch) -> None:
     assert found[1] == []
 
 
+def test_filters_limit_all_queries_to_matching_chunks(search: HybridSearch) -> None:
+    """Haystack filters on metadata hold for both stages, together with `about`, and again after the index changed."""
+    only = {"field": "meta.document", "operator": "in", "value": ["heating", "charging"]}
+    found = search.retrieve_many(["tyre pressure", "seats"], filters=only, top_k=10)
+    assert {chunk.meta["document"] for chunks in found for chunk in chunks} == {"heating", "charging"}
+    assert search.retrieve_many(["tyre pressure"], about=["tyres"], filters=only) == [[]]
+    index_documents(manual_documents()[:2], search.store, search.embedder, search.config)
+    assert {chunk.meta["document"] for chunk in search.retrieve_many(["seats"], filters=only)[0]} == {"charging"}
+
+
 @pytest.mark.parametrize("query", ["", " \n", "?!", '"; DROP TABLE chunks; --', "шины", "日本語", "tyre " * 200_000])
 def test_odd_queries_do_no_harm(search: HybridSearch, query: str) -> None:
     """Empty, hostile, foreign and 1 MB queries return a list; the index is unharmed."""
