@@ -1,0 +1,133 @@
+"""Several arms asked at once: concurrently, stoppable, with sources as people read them, and to take along."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from comparison_app.asking import LONGEST_QUESTION, Asking, AskingDesk
+from comparison_app.errors import ComparisonError
+from comparison_app.passages import passages, pictures_of, quoted
+from comparison_app.predictions import Prediction, RetrievedSpan
+from comparison_app.sharing import as_csv, as_json, as_markdown
+from data_prep.corpus import load_corpus
+from data_prep.questions import Question
+
+
+class _Arm:
+    """An arm that says its words, after waiting where it is told to."""
+
+    def __init__(self, name: str, words: Sequence[str], gate: threading.Event | None = None) -> None:
+        self.name, self.words, self.gate = name, words, gate
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[Prediction]:
+        raise NotImplementedError
+
+    def stream(self, question: Question) -> Iterator[str | Prediction]:
+        for number, word in enumerate(self.words):
+            if number and self.gate is not None:
+                assert self.gate.wait(20)
+            yield word
+        yield Prediction(question.id, self.name, "".join(self.words), seconds=0.1)
+
+
+def _failing(name: str) -> _Arm:
+    raise ComparisonError(f"arm {name} cannot be built; train it")
+
+
+def test_a_slow_and_a_failing_arm_do_not_hold_up_the_others() -> None:
+    """The quick arm is done and the broken one has failed while the slow one still writes."""
+    gate = threading.Event()
+    arms = {"quick": _Arm("quick", ["It ", "glows."]), "slow": _Arm("slow", ["One ", "moment."], gate)}
+    asking = Asking(Question("q", "What colour?"), ("slow", "broken", "quick"))
+    asking.start(lambda name: arms[name] if name in arms else _failing(name))
+    for columns in asking.watch(pause=0.01, limit=20):
+        states = {column.arm: column.state for column in columns}
+        if states == {"slow": "writing", "broken": "failed", "quick": "done"}:
+            break
+    assert states == {"slow": "writing", "broken": "failed", "quick": "done"}
+    gate.set()
+    assert asking.wait(20)
+    slow, broken, quick = asking.columns
+    assert (slow.text, quick.text) == ("One moment.", "It glows.")
+    assert broken.prediction and "train it" in (broken.prediction.error or "")
+
+
+def test_stopping_keeps_what_was_said_and_drops_what_comes_later() -> None:
+    """After the stop the column is stopped at once; the arm's later words change nothing."""
+    gate = threading.Event()
+    asking = Asking(Question("q", "Why?"), ("slow",)).start(lambda name: _Arm(name, ["First", " second"], gate))
+    while asking.columns[0].state != "writing":
+        time.sleep(0.01)
+    asking.stop()
+    assert asking.done
+    gate.set()
+    time.sleep(0.1)
+    assert (asking.columns[0].state, asking.columns[0].text) == ("stopped", "First")
+
+
+def test_questions_that_cannot_be_asked_are_refused() -> None:
+    """Empty, 50,000 characters, no arm, six arms: each with its reason."""
+    desk = AskingDesk()
+    for text, arms, reason in (
+        (" ", ["a"], "empty"),
+        ("x" * 50_000, ["a"], f"{LONGEST_QUESTION:,}"),
+        ("Why?", [], "0 were chosen"),
+        ("Why?", list("abcdef"), "6 were chosen"),
+    ):
+        with pytest.raises(ComparisonError, match=reason):
+            desk.ask(text, arms, "lamp", lambda name: _Arm(name, ["x"]))
+
+
+def test_an_asking_is_found_again_by_its_id_alone() -> None:
+    """A reloaded page finds its answers; another id finds nothing."""
+    desk = AskingDesk()
+    asking = desk.ask("Why?", ["a", "a"], "lamp", lambda name: _Arm(name, ["So."]))
+    assert desk.find(asking.id) is asking
+    assert asking.arms == ("a",)
+    assert desk.find("another") is None
+
+
+def test_sources_mark_what_the_answer_says(small_corpus: Path) -> None:
+    """The passage names title and section, and the sentence that the answer rests on is marked."""
+    corpus = load_corpus(small_corpus)
+    text = (small_corpus / "documents" / "battery.md").read_text()
+    span = RetrievedSpan("battery", 0, len(text), 0.5)
+    (passage,) = passages([span], "It glows amber while it charges.", corpus, lambda name: text)
+    assert (passage.title, passage.section) == ("Battery", "Charging")
+    marked = "".join(piece for piece, is_marked in passage.pieces if is_marked)
+    assert "glows amber" in marked
+    assert "Store the lamp" not in marked
+    assert passage.text == text
+    assert quoted("The seal keeps out splashes.", "Nothing of that kind.") == []
+
+
+def test_pictures_are_shown_only_from_the_corpus(small_corpus: Path) -> None:
+    """A picture in `assets/` is embedded; one of the network, or outside the corpus, is not touched."""
+    (small_corpus / "assets").mkdir()
+    (small_corpus / "assets" / "lamp.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (small_corpus.parent / "secret.png").write_bytes(b"secret")
+    text = "![The lamp](../assets/lamp.svg) ![x](https://example.com/x.png) ![y](../../secret.png)"
+    (picture,) = pictures_of(text, load_corpus(small_corpus))
+    assert picture.words == "The lamp"
+    assert picture.address.startswith("data:image/svg+xml;base64,")
+
+
+def test_an_asking_is_taken_along_as_markdown_json_and_csv() -> None:
+    """Hostile text stays text: headings are quoted in markdown, formulas defused in CSV."""
+    answer = "=HYPERLINK(1)\n# not a heading <script>"
+    asking = Asking(Question("q", "Why\n# this?"), ("a",), "lamp").start(lambda name: _Arm(name, [answer]))
+    assert asking.wait(20)
+    markdown = as_markdown(asking)
+    assert "\n> # not a heading" in markdown
+    assert markdown.startswith("## Why # this?\n")
+    assert json.loads(as_json(asking))["answers"][0]["prediction"]["answer"] == answer
+    (row,) = csv.DictReader(io.StringIO(as_csv(asking)))
+    assert row["answer"].startswith("'=HYPERLINK")
