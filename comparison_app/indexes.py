@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rag.indexing import IndexReport
     from rag.retrieval import HybridRetriever
 
+SHORT_CONTEXT = 1024
+"""Tokens up to which a model's context is short: a few whole chunks do not fit beside the question."""
+SENTENCES_IN_SHORT_CONTEXT = 3
+"""Measured on the dev questions of the sample manual with pocket; see benchmarks/RESULTS.md."""
+
 
 def rag_config(preset: str | None = None, settings: dict[str, Any] | None = None) -> RagConfig:
     """Return a preset's settings with some of them replaced; raises `RagError` that lists every mistake."""
@@ -69,6 +74,13 @@ def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig) -> H
 
 
 def fit_context(config: RagConfig, context_length: int) -> RagConfig:
-    """Leave room for instruction, question and answer: cut retrieved text to the model's context less 128 tokens."""
-    room = max(16, context_length - 128)
-    return config if config.context_tokens else replace(config, context_tokens=room)
+    """Fit what a prompt shows to the `context_length` tokens that a model reads; what `config` sets itself stays.
+
+    Retrieved text is cut to the context less 128 tokens for instruction, question and answer. A short context gets
+    sentences instead of whole chunks: with them pocket answers better, and sooner.
+    """
+    if config.context_tokens is None:
+        config = replace(config, context_tokens=max(16, context_length - 128))
+    if config.context_sentences is None and context_length <= SHORT_CONTEXT:
+        config = replace(config, context_sentences=SENTENCES_IN_SHORT_CONTEXT)
+    return config

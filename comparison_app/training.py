@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comparison_app.errors import ComparisonError
-from comparison_app.indexes import open_retriever, rag_config
+from comparison_app.indexes import fit_context, open_retriever, rag_config
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
 from data_prep.questions import Evidence, Question
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from finetune.config import Recipe
     from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
+    from rag.config import RagConfig
+    from rag.retrieval import HybridRetriever
 
 Passages = Callable[[Question], list[str]]
 
@@ -66,33 +69,96 @@ def training_questions(corpus: Corpus, subset: str | None = None) -> list[Questi
 def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Passages:
     """Return the function that gives a question its passages: the gold one among what retrieval finds for it.
 
-    This is the data of RAFT (Zhang et al. 2024, arXiv 2403.10131): the gold passage stands where retrieval ranks it
-    (at a seeded place if it is not found), beside `distractors` others, and is withheld from a share of the questions.
+    This is the data of RAFT (Zhang et al. 2024, arXiv 2403.10131). The gold passage is withheld from a share of the
+    questions. A model of short context is trained on what it will be asked with: the best sentences of the chunks
+    found. Others get the gold chunk where retrieval ranks it (at a seeded place if it is not found), beside
+    `distractors` others.
     """
+    from finetune.models import model_context
     from rag.prompts import passage_text
 
-    retriever = open_retriever(workspace, corpus, rag_config())
+    config = fit_context(rag_config(), model_context(recipe.model.name))
+    retriever = open_retriever(workspace, corpus, config)
     questions = corpus.questions("train") + corpus.questions("dev")
-    found = retriever.retrieve_many(
-        [question.question for question in questions], [question.about for question in questions], top_k=20
-    )
-    ranked = {question.id: chunks for question, chunks in zip(questions, found, strict=True)}
+    found = retriever.retrieve_many([q.question for q in questions], [q.about for q in questions], top_k=20)
     chunks = retriever.store.filter_documents()
+    contexts = [_context(recipe, question, ranked, chunks) for question, ranked in zip(questions, found, strict=True)]
+    if config.context_sentences is None:
+        shown = [[passage_text(chunk) for chunk in context.whole(recipe)] for context in contexts]
+    else:
+        shown = _excerpts(contexts, retriever, corpus.language, config)
+    by_id = {question.id: passages for question, passages in zip(questions, shown, strict=True)}
+    return lambda question: by_id[question.id]
 
-    def passages(question: Question) -> list[str]:
-        rng = random.Random(f"{recipe.optimisation.seed} {question.id}")
-        gold = _gold(question, ranked[question.id], chunks)
-        others = [chunk for chunk in ranked[question.id] if not _holds_evidence(chunk, question)]
-        distractors = others[: recipe.data.distractors]
-        if gold is None or rng.random() < recipe.data.without_gold:
-            chosen = others[: recipe.data.distractors + 1]
-        else:
-            place = _rank(gold, ranked[question.id], others)
-            place = rng.randint(0, len(distractors)) if place is None else min(place, len(distractors))
-            chosen = [*distractors[:place], gold, *distractors[place:]]
-        return [passage_text(chunk) for chunk in chosen]
 
-    return passages
+@dataclass(frozen=True)
+class _Context:
+    """What retrieval found for a question; `gold` holds its evidence, None if there is none or it is withheld."""
+
+    question: Question
+    ranked: list[Document]
+    others: list[Document]
+    gold: Document | None
+
+    def whole(self, recipe: Recipe) -> list[Document]:
+        """Return the gold chunk among `distractors` others, or others alone."""
+        if self.gold is None:
+            return self.others[: recipe.data.distractors + 1]
+        distractors = self.others[: recipe.data.distractors]
+        place = _rank(self.gold, self.ranked, self.others)
+        if place is None:
+            place = _chance(recipe, self.question).randint(0, len(distractors))
+        return [*distractors[:place], self.gold, *distractors[place:]]
+
+
+def _context(recipe: Recipe, question: Question, ranked: list[Document], chunks: Sequence[Document]) -> _Context:
+    """Find a question's gold chunk, and withhold it by the recipe's share."""
+    gold = _gold(question, ranked, chunks)
+    withheld = gold is None or _chance(recipe, question).random() < recipe.data.without_gold
+    others = [chunk for chunk in ranked if not _holds_evidence(chunk, question)]
+    return _Context(question, ranked, others, None if withheld else gold)
+
+
+def _chance(recipe: Recipe, question: Question) -> random.Random:
+    return random.Random(f"{recipe.optimisation.seed} {question.id}")
+
+
+def _excerpts(
+    contexts: Sequence[_Context], retriever: HybridRetriever, language: str, config: RagConfig
+) -> list[list[str]]:
+    """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
+    from rag.extractive import ExtractiveGenerator
+
+    count = config.context_sentences or 1
+    pools = [(each.others if each.gold is None else each.ranked)[: config.top_k] for each in contexts]
+    generator = ExtractiveGenerator(retriever.embedder, retriever.query_idf, language)
+    found = generator.excerpts_many([each.question.question for each in contexts], pools, count)
+    shown = []
+    for context, excerpts in zip(contexts, found, strict=True):
+        texts = [excerpt.text for excerpt in excerpts]
+        if context.gold is not None and not any(
+            _is_evidence(span, context.question) for e in excerpts for span in e.spans
+        ):
+            texts = [*texts[: count - 1], _evidence_text(context.gold, context.question)]
+        shown.append(texts)
+    return shown
+
+
+def _is_evidence(span: tuple[str, int, int], question: Question) -> bool:
+    """Tell whether a quote meets any evidence of a question."""
+    document, start, end = span
+    return any(document == item.document and _overlaps(start, end, item) for item in question.evidence)
+
+
+def _evidence_text(gold: Document, question: Question) -> str:
+    """Return what a chunk holds of the question's evidence, as plain words."""
+    from rag.extractive import plain_text
+
+    item = next(item for item in question.evidence if _holds_evidence(gold, replace(question, evidence=(item,))))
+    text, offset = gold.content or "", int(gold.meta["start"])
+    if item.start is None or item.end is None:
+        return plain_text(text)
+    return plain_text(text[max(0, item.start - offset) : max(0, item.end - offset)])
 
 
 def data_key(recipe: Recipe, questions: Sequence[Question], fingerprint: str) -> str:

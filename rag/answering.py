@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from data_prep.conversations import is_refusal, refusal, with_context
 from rag.config import RagConfig
 from rag.evaluation import document_of, roc_auc
-from rag.extractive import ExtractiveGenerator
+from rag.extractive import Excerpt, ExtractiveGenerator
 from rag.lexical import Tokenizer
 from rag.prompts import cited_numbers, fit_passages, passage_text, without_citations
 
@@ -48,11 +48,12 @@ class AbstentionCalibration:
 
 @dataclass(frozen=True)
 class _Task:
-    """One question on its way: its chunks, the passages that fit, and whether to decline at once."""
+    """One question on its way: its chunks, the passages that fit and their spans, and whether to decline at once."""
 
     question: str
     chunks: list[Document]
     passages: list[str]
+    spans: list[tuple[str, int, int]]
     cut: bool
     confidence: float
     declines: bool
@@ -136,16 +137,23 @@ class RagAnswerer:
 
     def _tasks(self, questions: Sequence[str], about: Sequence[str | None] | None) -> list[_Task]:
         found = self.retriever.retrieve_many(questions, about, self.config.top_k)
-        return [self._task(question, chunks) for question, chunks in zip(questions, found, strict=True)]
+        count = self.config.context_sentences if self.generator is not None else None
+        if count is None:
+            shown = [[_whole(chunk) for chunk in chunks] for chunks in found]
+        else:
+            shown = self._extractive.excerpts_many(questions, found, count)
+        return [self._task(*each) for each in zip(questions, found, shown, strict=True)]
 
-    def _task(self, question: str, chunks: list[Document]) -> _Task:
+    def _task(self, question: str, chunks: list[Document], shown: list[Excerpt]) -> _Task:
+        """Return the task of a question that retrieved `chunks`, of which a prompt is to show `shown`."""
         confidence = self.confidence(question, chunks)
         threshold = self.config.abstain_below
         declines = not chunks or (threshold is not None and confidence < threshold)
-        texts = [passage_text(chunk) for chunk in chunks]
         limit = self.config.context_tokens if self.generator is not None else None
-        passages, cut = fit_passages(texts, limit, self.count_tokens)
-        return _Task(question, chunks[: len(passages)], passages, cut, confidence, declines)
+        passages, cut = fit_passages([excerpt.text for excerpt in shown], limit, self.count_tokens)
+        used = shown[: len(passages)]
+        spans = [span for excerpt in used for span in excerpt.spans]
+        return _Task(question, [excerpt.chunk for excerpt in used], passages, spans, cut, confidence, declines)
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
         return with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
@@ -183,7 +191,7 @@ class RagAnswerer:
         usage = reply_meta.get("usage") or {}
         meta: dict[str, Any] = {
             "abstained": is_refusal(without_citations(text)),
-            "spans": [(document_of(c), c.meta.get("start"), c.meta.get("end")) for c in task.chunks],
+            "spans": task.spans,
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
             "mean_logprob": reply_meta.get("mean_logprob"),
@@ -202,6 +210,12 @@ class RagAnswerer:
             "confidence": task.confidence,
         }
         return GeneratedAnswer(data=text, query=task.question, documents=task.chunks, meta={**common, **meta})
+
+
+def _whole(chunk: Document) -> Excerpt:
+    """Return a chunk as it is shown where nothing of it is left out."""
+    span = (document_of(chunk), chunk.meta.get("start"), chunk.meta.get("end"))
+    return Excerpt(chunk, passage_text(chunk), [span])
 
 
 def _score(chunk: Document, stage: str) -> float:

@@ -70,6 +70,9 @@ class RagConfig:
     """Chunks that retrieval returns."""
     context_tokens: int | None = None
     """Tokens of retrieved text that a prompt may hold; None: no limit."""
+    context_sentences: int | None = None
+    """Sentences, list items and table rows of the retrieved chunks that a prompt shows, the best ones for the question;
+    None: whole chunks. For generators that read little (extractive context compression, arXiv 2310.04408)."""
     abstain_below: float | None = None
     """Retrieval confidence in [0, 1] under which the answer is to decline; None: never decline."""
     cite: bool = False
@@ -122,6 +125,10 @@ class RagConfig:
             (
                 self.context_tokens is None or self.context_tokens >= 16,
                 f"context_tokens is {self.context_tokens}, must be at least 16",
+            ),
+            (
+                self.context_sentences is None or self.context_sentences >= 1,
+                f"context_sentences is {self.context_sentences}, must be at least 1",
             ),
             (
                 self.abstain_below is None or 0 <= self.abstain_below <= 1,

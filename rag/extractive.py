@@ -66,6 +66,15 @@ class ExtractiveAnswer:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """The best sentences of one chunk for a question, in reading order."""
+
+    chunk: Document
+    text: str
+    spans: list[tuple[str, int, int]]
+
+
+@dataclass(frozen=True)
 class _Scored:
     quote: Quote
     heading: str
@@ -93,11 +102,25 @@ class ExtractiveGenerator:
 
     def answer_many(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[ExtractiveAnswer]:
         """Answer several questions, each from its own chunks; the quotes are embedded together."""
-        pools = [self._by_words(question, found) for question, found in zip(questions, chunks, strict=True)]
-        pools = self._with_cosines(questions, pools)
+        pools = self._ranked(questions, chunks)
         return [
             self._compose(question, pool, found) for question, pool, found in zip(questions, pools, chunks, strict=True)
         ]
+
+    def excerpts_many(
+        self, questions: Sequence[str], chunks: Sequence[Sequence[Document]], count: int
+    ) -> list[list[Excerpt]]:
+        """Return of each question's chunks the `count` best sentences, list items or table rows, by chunk, best first.
+
+        This is extractive context compression (RECOMP; Xu, Shi and Choi 2023, arXiv 2310.04408).
+        """
+        pools = self._ranked(questions, chunks)
+        return [_excerpts(pool[:count], found) for pool, found in zip(pools, chunks, strict=True)]
+
+    def _ranked(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[list[_Scored]]:
+        """Return the quotes of each question's chunks, best first; they are embedded together."""
+        pools = [self._by_words(question, found) for question, found in zip(questions, chunks, strict=True)]
+        return self._with_cosines(questions, pools)
 
     def _by_words(self, question: str, chunks: Sequence[Document]) -> list[_Scored]:
         """Return the quotes ranked by words alone, best first."""
@@ -184,6 +207,19 @@ class ExtractiveGenerator:
             if item.quote.chunk == best.chunk and short and item.score >= _NEARLY * pool[0].score:
                 return sorted((best, item.quote), key=lambda quote: quote.start)
         return [best]
+
+
+def _excerpts(best: Sequence[_Scored], chunks: Sequence[Document]) -> list[Excerpt]:
+    """Put quotes together by chunk; the chunk of the best quote comes first."""
+    by_chunk: dict[int, list[Quote]] = {}
+    for item in best:
+        by_chunk.setdefault(item.quote.chunk, []).append(item.quote)
+    excerpts = []
+    for chunk, quotes in by_chunk.items():
+        quotes.sort(key=lambda quote: quote.start)
+        text = " ".join(_as_sentence(quote.text) for quote in quotes)
+        excerpts.append(Excerpt(chunks[chunk], text, [(quote.document, quote.start, quote.end) for quote in quotes]))
+    return excerpts
 
 
 def _coverage(terms: set[str], weights: dict[str, float]) -> float:

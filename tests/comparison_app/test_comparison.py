@@ -19,7 +19,7 @@ from data_prep.corpus import load_corpus
 from data_prep.errors import VersusError
 from finetune.config import recipe_from_mapping
 from tests.comparison_app.command import VERSUS, assert_clear_error, versus
-from tests.finetune.tiny import save_pocket_like
+from tests.finetune.tiny import save_llama, save_pocket_like
 
 TWO_ARMS = """
 name = "lamp"
@@ -125,17 +125,28 @@ def test_a_subset_keeps_only_the_questions_whose_slice_holds_for_it(small_corpus
 
 
 @pytest.mark.slow
-def test_passages_for_training_hold_the_gold_one_among_distractors(small_corpus: Path, tmp_path: Path) -> None:
-    """Without withholding every answerable question sees its evidence; with it, some do not."""
+@pytest.mark.parametrize("short_context", [True, False])
+def test_passages_for_training_hold_the_gold_one_among_distractors(
+    small_corpus: Path, tmp_path: Path, short_context: bool
+) -> None:
+    """Without withholding every answerable question sees its evidence; with it, some do not.
+
+    A model of short context is shown sentences, any other whole chunks.
+    """
     corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
+    model = "pocket" if short_context else str(save_llama(tmp_path / "llama", positions=4096))
 
     def held(without_gold: float) -> list[bool]:
         data = {"context": True, "distractors": 1, "without_gold": without_gold}
-        tables = {"model": {"name": "pocket"}, "data": data, "optimisation": {"max_steps": 1}}
+        tables = {"model": {"name": model}, "data": data, "optimisation": {"max_steps": 1}}
         passages = passages_for(recipe_from_mapping(tables, name="r", source="test"), corpus, workspace)
         texts = {document.id: document.content or "" for document in corpus.documents()}
         asked = [question for question in corpus.questions("train") if question.answerable]
-        assert all(len(passages(question)) == 2 for question in asked)
+        if short_context:
+            assert all(1 <= len(passages(question)) <= 3 for question in asked)
+            assert not any("›" in passage for question in asked for passage in passages(question))
+        else:
+            assert all(len(passages(question)) == 2 for question in asked)
         return [
             any(
                 texts[e.document][e.start : e.end] in passage

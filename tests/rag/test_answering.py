@@ -93,6 +93,19 @@ def test_the_context_is_cut_to_its_limit_at_a_sentence(search: HybridSearch) -> 
     assert block.rstrip().endswith((".", "|"))
 
 
+def test_a_generator_that_reads_little_gets_the_best_sentences(search: HybridSearch) -> None:
+    """Only so many sentences are shown, without headings; the spans in meta are those of the sentences."""
+    generator = RecordingGenerator("120 Nm.")
+    config = replace(search.config, context_sentences=2)
+    answer = RagAnswerer(search, generator, config).answer(["What torque do the wheel nuts need?"])[0]
+    prompt = generator.conversations[0][-1].text or ""
+    assert "120 Nm" in prompt and "›" not in prompt
+    assert 1 <= len(answer.meta["spans"]) <= 2
+    document, start, end = answer.meta["spans"][0]
+    assert answer.documents[0].meta["document"] == document == "tyres"
+    assert answer.documents[0].meta["start"] <= start < end <= answer.documents[0].meta["end"]
+
+
 def test_passages_that_fit_are_not_cut() -> None:
     """Without a limit, or under it, everything is kept."""
     assert fit_passages(["a b", "c d"], None, _words) == (["a b", "c d"], False)
