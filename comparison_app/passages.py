@@ -67,26 +67,26 @@ def _passage(span: RetrievedSpan, answer: str, corpus: Corpus, document: str) ->
     entry = corpus.manifest.get(span.document)
     source = entry.source if entry else None
     text = document[span.start : span.end]
+    marks = quoted(text, answer)
+    opening = _HEADING.match(text)
+    first = marks[0][0] if marks else (opening.end() if opening else 0)
     return Passage(
         document=span.document,
         title=(entry.title if entry else "") or span.title or span.document,
-        section=section_at(document, span.start, span.end),
+        section=section_at(document, span.start + first),
         link=source if source and re.match(r"https?://", source) else None,
         start=span.start,
         end=span.end,
         score=span.score,
-        pieces=_shown(text, quoted(text, answer)),
+        pieces=_shown(text, marks),
         pictures=tuple(pictures_of(text, corpus)),
     )
 
 
-def section_at(document: str, start: int, end: int) -> str:
-    """Return the heading under which the characters from `start` stand, or the first one up to `end`."""
-    before = [match.group(2) for match in _HEADING.finditer(document, 0, max(0, start + 1)) if len(match.group(1)) > 1]
-    inside = _HEADING.search(document, start, end)
-    if before:
-        return before[-1]
-    return inside.group(2) if inside and len(inside.group(1)) > 1 else ""
+def section_at(document: str, place: int) -> str:
+    """Return the heading, below the title, under which the character at `place` stands; "" if there is none."""
+    headings = [m.group(2) for m in _HEADING.finditer(document, 0, max(0, place + 1)) if len(m.group(1)) > 1]
+    return headings[-1] if headings else ""
 
 
 def quoted(text: str, answer: str) -> list[tuple[int, int]]:
