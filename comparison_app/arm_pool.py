@@ -22,7 +22,8 @@ from data_prep.corpus import Corpus
 if TYPE_CHECKING:
     from finetune.answering import LocalModel
 
-Key = tuple[str, ArmSpec, float]
+Key = tuple[str, str, float]
+"""Corpus folder, declaration, time of the adapter: what an arm was built from."""
 
 
 class _SharedModels(ArmFactory):
@@ -75,12 +76,12 @@ class ArmPool:
     def arm(self, corpus: Corpus, name: str) -> Arm:
         """Return an arm, building it at first use; other arms can be built and asked meanwhile."""
         spec = self.spec(corpus, name)
-        key = (str(corpus.path.resolve()), spec, self._record_time(spec))
+        key = (str(corpus.path.resolve()), repr(spec), self._record_time(spec))
         with self._lock:
             lock = self._building[key]
         with lock:
             if key not in self._arms:
-                self._drop_retrained(key)
+                self._drop_retrained(key, spec)
                 self._arms[key] = self._factory(corpus).build(spec, batch_size=1)
             return self._arms[key]
 
@@ -103,16 +104,15 @@ class ArmPool:
                 self._factories[where] = _SharedModels(self.workspace, corpus, self._models, self._models_lock)
             return self._factories[where]
 
-    def _drop_retrained(self, key: Key) -> None:
+    def _drop_retrained(self, key: Key, spec: ArmSpec) -> None:
         """Unload a model whose adapter was trained anew under its old name: it would go on with the old weights."""
         with self._lock:
-            stale = [old for old in self._arms if old[1] == key[1] and old[2] != key[2] and old[1].adapter]
-            if not stale:
+            if not any(old[1] == key[1] and old[2] != key[2] for old in self._arms):
                 return
-            self._arms = {old: arm for old, arm in self._arms.items() if old[1].model != key[1].model}
+            self._arms.clear()
             self._factories.clear()
         with self._models_lock:
-            for known in [known for known in self._models if known[0] == key[1].model]:
+            for known in [known for known in self._models if known[0] == spec.model]:
                 del self._models[known]
 
     def _record_time(self, spec: ArmSpec) -> float:

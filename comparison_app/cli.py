@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "report",
     "app",
+    "serve",
     "doctor",
 )
 _QUIET = {

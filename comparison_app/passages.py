@@ -19,9 +19,9 @@ _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$", re.MULTILINE)
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
 _TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".svg": "svg+xml"}
 _LARGEST_PICTURE = 2_000_000
-_SENTENCE = re.compile(r"[^.!?\n|]+[.!?]*")
+_SENTENCE = re.compile(r"(?:[^.!?\n|]|[.!?](?=\S)|\n(?!\s*(?:\n|[-*|#>\d])))+[.!?]*")
 _ALIKE = 0.7
-"""Share of a passage sentence's words that the answer must hold for it to be marked."""
+"""Share of the words of an answer's sentence that one sentence of the passage must hold to be marked."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,18 @@ def section_at(document: str, place: int) -> str:
 
 
 def quoted(text: str, answer: str) -> list[tuple[int, int]]:
-    """Return the spans of `text` that the answer says: word for word, else the sentences whose words it holds."""
-    exact = [(text.find(part), len(part)) for part in sentences(answer[:4000]) if len(part) > 15]
-    found = [(start, start + length) for start, length in exact if start >= 0]
-    said = set(words(answer[:4000]))
-    for match in _SENTENCE.finditer(text):
-        own = words(match.group())
-        if len(own) > 3 and said and sum(word in said for word in own) >= _ALIKE * len(own):
-            found.append((match.start() + len(match.group()) - len(match.group().lstrip()), match.end()))
+    """Return the spans of `text` that the answer rests on: what it says word for word, else its nearest sentence."""
+    found = []
+    candidates = [(m.start(), m.end(), set(words(m.group()))) for m in _SENTENCE.finditer(text)]
+    for sentence in sentences(answer[:4000]):
+        start = text.find(sentence)
+        said = set(words(sentence))
+        if start >= 0 and len(sentence) > 15:
+            found.append((start, start + len(sentence)))
+        elif len(said) >= 3 and candidates:
+            start, end, own = max(candidates, key=lambda item: len(said & item[2]) - len(item[2]) / 1000)
+            if len(said & own) >= _ALIKE * len(said):
+                found.append((start + len(text[start:end]) - len(text[start:end].lstrip()), end))
     return _merged(found)
 
 
