@@ -16,6 +16,7 @@ from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
 from comparison_app.indexes import fit_context, open_retriever, rag_config
 from comparison_app.predictions import Prediction, RetrievedSpan
+from comparison_app.replies import ReplyJournal
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from finetune.answering import LocalModel
     from rag.config import RagConfig
     from rag.retrieval import HybridRetriever
+
+
+WAVES = 4
+"""Questions of a batch at an endpoint, for each request that may be in flight."""
 
 
 class Answerer(Protocol):
@@ -47,7 +52,7 @@ class Arm:
     ):
         self.name = name
         self._answerer = answerer
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._prices = prices
 
     def answer(self, questions: Sequence[Question]) -> Iterator[Prediction]:
@@ -56,8 +61,8 @@ class Arm:
         `seconds` is the batch's wall time shared equally among its questions. If a batch fails, its questions are asked
         one by one, so that only those that fail themselves are lost.
         """
-        for start in range(0, len(questions), self._batch_size):
-            yield from self._batch(questions[start : start + self._batch_size])
+        for start in range(0, len(questions), self.batch_size):
+            yield from self._batch(questions[start : start + self.batch_size])
 
     def stream(self, question: Question) -> Iterator[str | Prediction]:
         """Yield pieces of the answer as they come, and the prediction last."""
@@ -132,15 +137,31 @@ class ClosedBook:
 
 
 class ArmFactory:
-    """Builds arms over one corpus and workspace; models and indexes that arms share are opened once."""
+    """Builds arms over one corpus and workspace; models and indexes that arms share are opened once.
 
-    def __init__(self, workspace: Workspace, corpus: Corpus, *, threads: int | None = None) -> None:
+    `replies`: where the replies of endpoints are kept, so that none is paid for twice.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        corpus: Corpus,
+        *,
+        threads: int | None = None,
+        replies: ReplyJournal | None = None,
+    ) -> None:
         self._workspace, self._corpus, self._threads = workspace, corpus, threads
+        self._replies = replies or ReplyJournal()
         self._models: dict[tuple[str, str | None, int], LocalModel] = {}
         self._retrievers: dict[RagConfig, HybridRetriever] = {}
 
     def build(self, spec: ArmSpec, batch_size: int = 16) -> Arm:
-        """Build one arm; raises `VersusError` if its model, adapter or index cannot be used."""
+        """Build one arm; raises `VersusError` if its model, adapter or index cannot be used.
+
+        An arm at an endpoint takes larger batches, so that all its requests in flight have work.
+        """
+        if spec.endpoint:
+            batch_size = max(batch_size, WAVES * spec.in_flight)
         prices = None
         if spec.input_price is not None or spec.output_price is not None:
             prices = (spec.input_price or 0.0, spec.output_price or 0.0)
@@ -167,7 +188,12 @@ class ArmFactory:
     def _generator(self, spec: ArmSpec) -> Any:
         if spec.endpoint:
             return EndpointGenerator(
-                spec.endpoint, spec.model or "", api_key_env=spec.api_key_env, max_new_tokens=spec.max_new_tokens
+                spec.endpoint,
+                spec.model or "",
+                api_key_env=spec.api_key_env,
+                max_new_tokens=spec.max_new_tokens,
+                in_flight=spec.in_flight,
+                journal=self._replies,
             )
         model = self.model(spec)
         if spec.adapter:

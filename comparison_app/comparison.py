@@ -20,6 +20,7 @@ from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_exp
 from comparison_app.indexes import rag_config, update_index
 from comparison_app.metrics.scoring import DocumentTexts
 from comparison_app.predictions import AnswerSystem
+from comparison_app.replies import ReplyJournal
 from comparison_app.runner import Run, RunProgress, open_run, read_record
 from comparison_app.workspace import Workspace
 from data_prep.corpus import SPLITS, Corpus
@@ -67,6 +68,7 @@ class Comparison:
         self._phase(run, first, include_new=False, hooks=hooks)
         if later:
             self._phase(run, later, include_new=True, hooks=hooks)
+        run.settle()
         hooks.stage("scoring and writing the report")
         write_results(run, self.corpus)
         return folder
@@ -86,16 +88,26 @@ class Comparison:
         else:
             run.note(indexing={"seconds": seconds})
         hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
-        run.ask(self._systems(run, questions), questions, hooks.asking)
+        systems = self._systems(run, questions)
+        run.ask(systems, questions, hooks.asking)
+        if not include_new and self.experiment.latency_probe:
+            hooks.stage("timing single questions")
+            run.probe(systems, questions)
 
     def _systems(self, run: Run, questions: Sequence[Question]) -> list[AnswerSystem]:
         """Build the arms that still have something to answer."""
-        factory = ArmFactory(self.workspace, self.corpus)
+        replies = ReplyJournal(run.folder / "replies.jsonl" if self._remote else None)
+        factory = ArmFactory(self.workspace, self.corpus, replies=replies)
         return [
             factory.build(spec, self.experiment.batch_size)
             for spec in self.experiment.arms
             if run.open_questions(spec.name, questions)
         ]
+
+    @property
+    def _remote(self) -> bool:
+        """Whether any arm answers through an endpoint."""
+        return any(spec.endpoint for spec in self.experiment.arms)
 
     def _provenance(self) -> dict[str, Any]:
         return {

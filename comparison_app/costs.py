@@ -13,6 +13,9 @@ from typing import Any
 from comparison_app.experiment import ArmSpec, Experiment
 from comparison_app.predictions import Prediction
 
+NEW_DOCUMENTS = 100
+"""How many new documents the cost of staying fresh is given for."""
+
 
 @dataclass(frozen=True)
 class SetupTimes:
@@ -25,6 +28,19 @@ class SetupTimes:
     indexing_seconds: float | None = None
     update_seconds: float | None = None
     update_documents: int | None = None
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What it takes an arm to know `NEW_DOCUMENTS` more documents: seconds and money, by "re-indexing" or "training".
+
+    Re-indexing is scaled from the documents that the run took in; training is the whole training once more, as long as
+    the last one was.
+    """
+
+    how: str
+    seconds: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -78,14 +94,19 @@ def arm_cost(
     *,
     machine_price: float,
     currency: str,
+    training_price: float | None = None,
 ) -> ArmCost:
-    """Add up an arm's costs; `correct` is the sum of its scores, so a half-right answer counts half."""
+    """Add up an arm's costs; `correct` is the sum of its scores, so a half-right answer counts half.
+
+    Prices are money per hour; training takes `machine_price` where `training_price` is None.
+    """
     total = sum(question_cost(prediction, spec, machine_price) for prediction in predictions)
-    ready = (setup.training_seconds or 0.0) + (setup.indexing_seconds or 0.0)
+    trained = (setup.training_seconds or 0.0) * (machine_price if training_price is None else training_price)
+    indexed = (setup.indexing_seconds or 0.0) * machine_price
     return ArmCost(
         per_question=total / len(predictions) if predictions else 0.0,
         total=total,
-        setup=ready * machine_price / 3600,
+        setup=(trained + indexed) / 3600,
         per_correct=total / correct if correct > 0 else None,
         currency=currency,
     )
@@ -97,3 +118,27 @@ def break_even(one: ArmCost, other: ArmCost) -> int | None:
     if one.per_question >= other.per_question:
         return 0 if gap > 0 and one.per_question == other.per_question else None
     return max(0, ceil(-gap / (other.per_question - one.per_question)))
+
+
+def break_evens(costs: Mapping[str, ArmCost]) -> dict[str, dict[str, int]]:
+    """Return, for each arm that costs more to set up than others, from which question on it is cheaper than each."""
+    found: dict[str, dict[str, int]] = {arm: {} for arm in costs}
+    for one, first in costs.items():
+        for other, second in costs.items():
+            count = break_even(first, second) if one != other and first.setup > second.setup else None
+            if count is not None:
+                found[one][other] = count
+    return found
+
+
+def learning(spec: ArmSpec, setup: SetupTimes, machine_price: float, training_price: float | None) -> Learning | None:
+    """Return what `NEW_DOCUMENTS` new documents cost an arm; None where that was not measured, or it never learns."""
+    if spec.retrieves:
+        if not setup.update_documents or setup.update_seconds is None:
+            return None
+        seconds = setup.update_seconds * NEW_DOCUMENTS / setup.update_documents
+        return Learning("re-indexing", seconds, seconds * machine_price / 3600)
+    if setup.training_seconds is None:
+        return None
+    price = machine_price if training_price is None else training_price
+    return Learning("training", setup.training_seconds, setup.training_seconds * price / 3600)

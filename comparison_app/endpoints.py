@@ -8,17 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.errors import ComparisonError
+from comparison_app.replies import ReplyJournal, reply_key
 
 if TYPE_CHECKING:
     from haystack.components.generators.chat import OpenAIChatGenerator
     from haystack.dataclasses import ChatMessage
 
+MAX_RETRIES = 5
+"""Times that a request is sent again after an error or a "busy", waiting twice as long each time (0.5 s to 8 s)."""
+
 
 class EndpointGenerator:
     """Generates replies through one endpoint; satisfies the `Generator` protocol of `rag`.
 
-    Up to `in_flight` requests run at once; each is retried with back-off by the client. The API key is read from the
-    environment variable `api_key_env`; servers that need none get a placeholder.
+    Up to `in_flight` requests run at once; each is retried with back-off by the client, which also waits as long as a
+    busy server asks (Retry-After). Replies are kept in `journal`, so the same conversation is paid for once. The API
+    key is read from the environment variable `api_key_env`; servers that need none get a placeholder.
     """
 
     def __init__(
@@ -28,14 +33,17 @@ class EndpointGenerator:
         *,
         api_key_env: str | None = None,
         max_new_tokens: int = 256,
-        in_flight: int = 16,
+        in_flight: int = 32,
         timeout: float = 120.0,
+        journal: ReplyJournal | None = None,
     ) -> None:
         if api_key_env and not os.environ.get(api_key_env):
             raise ComparisonError(f"the environment variable {api_key_env} is not set; it must hold the key for {url}")
         self.url, self.model = url, model
         self._api_key_env = api_key_env
         self._max_new_tokens, self._in_flight, self._timeout = max_new_tokens, in_flight, timeout
+        self._journal = journal or ReplyJournal()
+        self._failed: dict[str, Exception] = {}
         self._generator: OpenAIChatGenerator | None = None
 
     def warm_up(self) -> None:
@@ -51,22 +59,31 @@ class EndpointGenerator:
             model=self.model,
             api_base_url=self.url,
             timeout=self._timeout,
-            max_retries=4,
+            max_retries=MAX_RETRIES,
             generation_kwargs={"temperature": 0, "max_tokens": self._max_new_tokens},
         )
 
     def generate(
         self, conversations: Sequence[list[ChatMessage]], progress: Callable[[int, int], None] | None = None
     ) -> list[ChatMessage]:
-        """Return one reply per conversation, in order; meta holds `usage`, `mean_logprob`, `finish_reason`."""
+        """Return one reply per conversation, in order; meta holds `usage`, `mean_logprob`, `finish_reason`.
+
+        If some fail, the others are still asked and kept, then the first error is raised: asked again one by one, those
+        that were answered cost nothing and those that failed fail at once. Where nothing but failures came of as many
+        requests as may be in flight, the rest are not sent.
+        """
         self.warm_up()  # before the threads: an import is not to be raced
-        with ThreadPoolExecutor(max_workers=min(self._in_flight, max(1, len(conversations)))) as pool:
-            replies = []
-            for reply in pool.map(self._one, conversations):
-                replies.append(reply)
+        health = _Health(self._in_flight)
+        pool = ThreadPoolExecutor(max_workers=min(self._in_flight, max(1, len(conversations))))
+        try:
+            asked = [pool.submit(self._one, conversation, health) for conversation in conversations]
+            for done, future in enumerate(asked, start=1):
+                future.exception()
                 if progress is not None:
-                    progress(len(replies), len(conversations))
-        return replies
+                    progress(done, len(conversations))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return [future.result() for future in asked]
 
     def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
         """Yield the reply in pieces as they arrive."""
@@ -99,9 +116,29 @@ class EndpointGenerator:
             yield piece
         yield ChatMessage.from_assistant("".join(pieces).strip(), meta={"usage": {}, "mean_logprob": None})
 
-    def _one(self, conversation: list[ChatMessage]) -> ChatMessage:
+    def _one(self, conversation: list[ChatMessage], health: _Health) -> ChatMessage:
+        """Return one reply: the kept one, or the endpoint's; what just failed is not asked again, once."""
         from haystack.dataclasses import ChatMessage
 
+        key = reply_key((self.url, self.model, self._max_new_tokens), conversation)
+        kept = self._journal.get(key)
+        if kept is not None:
+            return ChatMessage.from_assistant(kept["text"], meta=dict(kept["meta"]))
+        failed = self._failed.pop(key, None)
+        if failed is not None:
+            raise failed
+        try:
+            health.check()
+            text, meta = self._ask(conversation)
+        except Exception as error:
+            self._failed[key] = error
+            health.failed(error)
+            raise
+        health.answered()
+        self._journal.put(key, text, meta)
+        return ChatMessage.from_assistant(text, meta=meta)
+
+    def _ask(self, conversation: list[ChatMessage]) -> tuple[str, dict[str, Any]]:
         reply: ChatMessage = self._run(conversation)["replies"][0]
         usage = reply.meta.get("usage") or {}
         meta = {
@@ -109,7 +146,7 @@ class EndpointGenerator:
             "mean_logprob": None,
             "finish_reason": str(reply.meta.get("finish_reason") or "stop"),
         }
-        return ChatMessage.from_assistant((reply.text or "").strip(), meta=meta)
+        return (reply.text or "").strip(), meta
 
     def _run(self, conversation: list[ChatMessage], **more: Any) -> dict[str, Any]:
         assert self._generator is not None
@@ -117,3 +154,23 @@ class EndpointGenerator:
             return self._generator.run(conversation, **more)
         except Exception as error:
             raise ComparisonError(f"{self.model} at {self.url} did not answer: {error}") from error
+
+
+class _Health:
+    """Tells a dead endpoint from one that fails now and then, over one batch."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience, self._answers, self._failures = patience, 0, 0
+        self._last: Exception | None = None
+
+    def answered(self) -> None:
+        self._answers += 1
+
+    def failed(self, error: Exception) -> None:
+        self._failures += 1
+        self._last = error
+
+    def check(self) -> None:
+        """Raise the last error if all that came of as many requests as may be in flight were errors."""
+        if self._last is not None and not self._answers and self._failures >= self._patience:
+            raise ComparisonError(f"not asked: {self._last}")

@@ -53,7 +53,10 @@ class Prediction:
 
 
 class AnswerSystem(Protocol):
-    """An arm that answers. `answer` yields one `Prediction` per question, in order; `stream` serves the app."""
+    """An arm that answers. `answer` yields one `Prediction` per question, in order; `stream` serves the app.
+
+    An arm may have a `batch_size` of its own, the number of questions that it likes to be given at once.
+    """
 
     @property
     def name(self) -> str:

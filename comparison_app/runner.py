@@ -1,8 +1,10 @@
 """Puts the questions to the arms and keeps every answer, whatever happens meanwhile.
 
 A run is a folder: `experiment.toml` (copied), `run.json` (what it was made with), `questions.jsonl` (what was asked),
-`predictions.jsonl` (appended and synced batch by batch), then `summary.json` and the report. A killed run is continued
-by `open_run(..., resume=True)` and `Run.ask` again: what is answered is not asked a second time.
+`predictions.jsonl` (appended and synced batch by batch), `replies.jsonl` (of endpoints, as they arrive), then
+`summary.json` and the report. A killed run is continued by `open_run(..., resume=True)` and `Run.ask` again: what is
+answered is not asked a second time. Batches have the same borders whenever they are asked, and `Run.settle` puts the
+predictions into one order, so two runs of local arms with the same seeds give the same file but for the times in it.
 """
 
 from __future__ import annotations
@@ -12,16 +14,24 @@ import json
 import os
 import platform
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from comparison_app.errors import RunError
 from comparison_app.experiment import Experiment, load_experiment
-from comparison_app.predictions import AnswerSystem, Prediction, read_predictions, to_line
+from comparison_app.predictions import (
+    AnswerSystem,
+    Prediction,
+    read_predictions,
+    to_line,
+    write_predictions,
+)
 from data_prep.atomic import write_text
 from data_prep.questions import Question, read_questions, write_questions
 
@@ -90,18 +100,41 @@ class Run:
         clock = _Clock({system.name: len(self.open_questions(system.name, questions)) for system in systems})
         with _locked(self.folder):
             for system in systems:
-                left = self.open_questions(system.name, questions)
-                for made in self._ask_one(system, left):
+                for made in self._ask_one(system, questions):
                     clock.count(system.name, made)
                     if progress is not None:
                         progress(clock.now(system.name))
 
+    def probe(self, systems: Sequence[AnswerSystem], questions: Sequence[Question]) -> None:
+        """Ask every system those of the first `latency_probe` questions one by one, streamed, and note its times.
+
+        Medians go to `run.json` under "latency": arm -> `alone_p50` (seconds for a question asked by itself) and
+        `first_token_p50`; null where it failed. An arm that was probed before is not asked again.
+        """
+        known = dict(read_record(self.folder).get("latency") or {})
+        chosen = questions[: self.experiment.latency_probe]
+        for system in systems if chosen else ():
+            if system.name not in known:
+                known[system.name] = _alone(system, chosen)
+                self.note(latency=known)
+
+    def settle(self) -> None:
+        """Put the predictions into the order of the arms and questions of the experiment."""
+        arms = {arm.name: place for place, arm in enumerate(self.experiment.arms)}
+        places = {question.id: place for place, question in enumerate(self.questions())}
+        found = self.predictions()
+        ordered = sorted(found, key=lambda p: (arms.get(p.arm, len(arms)), places.get(p.question_id, len(places))))
+        if ordered != found:
+            write_predictions(self.predictions_path, ordered)
+
     def _ask_one(self, system: AnswerSystem, questions: Sequence[Question]) -> Iterator[int]:
-        """Ask one system in batches; yields how many predictions each batch added."""
-        size = self.experiment.batch_size
+        """Ask one system in batches what it has not answered; yields how many predictions each batch added."""
+        size = max(self.experiment.batch_size, getattr(system, "batch_size", 0))
         silent, last_error = 0, ""
         for start in range(0, len(questions), size):
-            batch = questions[start : start + size]
+            batch = self.open_questions(system.name, questions[start : start + size])
+            if not batch:
+                continue
             if silent >= GIVE_UP_AFTER:
                 made = [_failed(question, system.name, f"not asked: {last_error}") for question in batch]
             else:
@@ -142,6 +175,24 @@ class Run:
             ) from error
         for prediction in predictions:
             self._done[prediction.arm].add(prediction.question_id)
+
+
+def _alone(system: AnswerSystem, questions: Sequence[Question]) -> dict[str, float | None]:
+    """Stream single questions to a system and return the medians of its times."""
+    whole, first = [], []
+    for question in questions:
+        started = time.perf_counter()
+        arrived: float | None = None
+        with contextlib.suppress(Exception):  # an arm that cannot stream has no such time, and no other harm
+            for piece in system.stream(question):
+                if isinstance(piece, Prediction) and piece.error is not None:
+                    break
+                arrived = arrived or time.perf_counter() - started
+            else:
+                if arrived is not None:
+                    first.append(arrived)
+                    whole.append(time.perf_counter() - started)
+    return {"alone_p50": median(whole) if whole else None, "first_token_p50": median(first) if first else None}
 
 
 class _Clock:
@@ -195,12 +246,20 @@ def open_run(
         _drop_torn_line(run.predictions_path)
     else:
         write_text(folder / "experiment.toml", experiment_path.read_text(encoding="utf-8"))
+        if experiment.prices:
+            write_text(folder / experiment.prices, _price_file(experiment_path).read_text(encoding="utf-8"))
         write_questions(folder / "questions.jsonl", questions)
         record = {"started": _now(), **environment(), **(provenance or {})}
         write_text(folder / "run.json", json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n")
     for prediction in run.predictions():
         run._done[prediction.arm].add(prediction.question_id)
     return run
+
+
+def _price_file(experiment_path: Path) -> Path:
+    """Return the price table that an experiment file names."""
+    named = tomllib.loads(experiment_path.read_text(encoding="utf-8"))["prices"]
+    return experiment_path.parent / str(named)
 
 
 def read_run(folder: Path) -> Run:

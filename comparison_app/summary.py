@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from comparison_app.costs import SetupTimes, arm_cost, setup_times
+from comparison_app.costs import ArmCost, Learning, SetupTimes, arm_cost, break_evens, learning, setup_times
 from comparison_app.errors import RunError
 from comparison_app.evaluation import Evaluation, Pair
 from comparison_app.experiment import OVERALL
@@ -34,16 +34,18 @@ def summarise(
     """
     around = dict(environment or {})
     times = setup_times(evaluation.experiment, around) if setup is None else setup
+    costs = _costs(evaluation, times)
+    arms = {arm: _arm(evaluation, arm, costs[arm], (around.get("latency") or {}).get(arm)) for arm in evaluation.arms}
     if evaluation.notes:
         around["notes"] = list(evaluation.notes)
     return {
         "run": run,
         "experiment": evaluation.experiment.name,
         "questions": len(evaluation.questions),
-        "arms": {arm: _arm(evaluation, arm, times.get(arm, SetupTimes())) for arm in evaluation.arms},
+        "arms": arms,
         "primary_metric": evaluation.experiment.primary_metric,
         "pairs": [pair_row(pair) for pair in evaluation.pairs],
-        "verdict": verdict(evaluation, around.get("models")),
+        "verdict": verdict(evaluation, around.get("models"), costs),
         "environment": around,
     }
 
@@ -86,8 +88,13 @@ def pair_row(pair: Pair) -> dict[str, Any]:
     }
 
 
-def latency(predictions: Sequence[Prediction]) -> dict[str, float | None]:
-    """Return p50 and p95 of the seconds per answer, and the median to the first token where it was measured."""
+def latency(
+    predictions: Sequence[Prediction], alone: Mapping[str, float | None] | None = None
+) -> dict[str, float | None]:
+    """Return p50 and p95 of the seconds per answer, each a share of its batch, and what single questions took.
+
+    `alone`: `alone_p50` and `first_token_p50`, of questions asked one by one and streamed (`Run.probe`).
+    """
     seconds = [prediction.seconds for prediction in predictions if prediction.error is None]
     first = [p.seconds_to_first_token for p in predictions if p.seconds_to_first_token is not None]
     result: dict[str, float | None] = {
@@ -96,10 +103,12 @@ def latency(predictions: Sequence[Prediction]) -> dict[str, float | None]:
     }
     if first:
         result["first_token_p50"] = float(np.median(first))
-    return result
+    return result | dict(alone or {})
 
 
-def _arm(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
+def _arm(
+    evaluation: Evaluation, arm: str, cost: dict[str, Any], alone: Mapping[str, float | None] | None
+) -> dict[str, Any]:
     """Return one arm's part of the summary."""
     spec = evaluation.experiment.arm(arm)
     predictions = evaluation.predictions[arm]
@@ -108,12 +117,12 @@ def _arm(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
         "generator": spec.generator,
         "overall": _measures(evaluation, arm, OVERALL),
         "slices": {name: _measures(evaluation, arm, name) for name in evaluation.slices},
-        "latency": latency(predictions),
+        "latency": latency(predictions, alone),
         "tokens": {
             "prompt": sum(prediction.prompt_tokens or 0 for prediction in predictions),
             "completion": sum(prediction.completion_tokens or 0 for prediction in predictions),
         },
-        "cost": _cost(evaluation, arm, setup),
+        "cost": cost,
         "refusals": _refusals(evaluation, arm),
         "errors": sum(prediction.error is not None for prediction in predictions),
     }
@@ -142,18 +151,33 @@ def _refusals(evaluation: Evaluation, arm: str) -> dict[str, Any]:
     }
 
 
-def _cost(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]:
-    """Return what an arm costs, and the measured times behind it."""
+def _costs(evaluation: Evaluation, times: Mapping[str, SetupTimes]) -> dict[str, dict[str, Any]]:
+    """Return what every arm costs, the measured times behind it, and from where it is cheaper than others."""
     experiment = evaluation.experiment
-    credit = float(np.nansum(evaluation.credit[:, evaluation.arms.index(arm)]))
-    cost = arm_cost(
-        evaluation.predictions[arm],
-        experiment.arm(arm),
-        credit,
-        setup,
-        machine_price=experiment.machine_price,
-        currency=experiment.currency,
-    )
+    machine, training = experiment.machine_price, experiment.training_price
+    costs, known = {}, {}
+    for column, spec in enumerate(experiment.arms):
+        known[spec.name] = times.get(spec.name, SetupTimes())
+        costs[spec.name] = arm_cost(
+            evaluation.predictions[spec.name],
+            spec,
+            float(np.nansum(evaluation.credit[:, column])),
+            known[spec.name],
+            machine_price=machine,
+            currency=experiment.currency,
+            training_price=training,
+        )
+    crossings = break_evens(costs)
+    return {
+        spec.name: {
+            **_cost_row(costs[spec.name], known[spec.name], learning(spec, known[spec.name], machine, training)),
+            "cheaper_from": crossings[spec.name],
+        }
+        for spec in experiment.arms
+    }
+
+
+def _cost_row(cost: ArmCost, setup: SetupTimes, fresh: Learning | None) -> dict[str, Any]:
     return {
         "per_question": cost.per_question,
         "total": cost.total,
@@ -164,4 +188,7 @@ def _cost(evaluation: Evaluation, arm: str, setup: SetupTimes) -> dict[str, Any]
         "indexing_seconds": setup.indexing_seconds,
         "update_seconds": setup.update_seconds,
         "update_documents": setup.update_documents,
+        "hundred_documents": None
+        if fresh is None
+        else {"how": fresh.how, "seconds": fresh.seconds, "cost": fresh.cost},
     }

@@ -87,9 +87,16 @@ def standings(evaluation: Evaluation) -> list[Standing]:
     ]
 
 
-def verdict(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """Write the verdict. `models`: base model -> what is known of it, "parameters" if its size is."""
-    return " ".join([*findings(evaluation, models), recommendation(evaluation)])
+def verdict(
+    evaluation: Evaluation,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    costs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Write the verdict.
+
+    `models`: base model -> what is known of it, "parameters" if its size is. `costs`: arm -> its "cost" in the summary.
+    """
+    return " ".join([*findings(evaluation, models), recommendation(evaluation, costs)])
 
 
 def findings(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
@@ -97,6 +104,7 @@ def findings(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | N
     return [
         _opening(evaluation),
         *_comparisons(evaluation),
+        *_spreads(evaluation),
         *_failures(evaluation),
         *_refusals(evaluation),
         *_caveats(evaluation, models or {}),
@@ -188,6 +196,21 @@ def _unseen(pair: Pair) -> str:
     return f"{_where(pair)} (one of {max(1, round(100 * found.detectable))} points or more would have been seen)"
 
 
+def _spreads(evaluation: Evaluation) -> list[str]:
+    """Say how far several trainings of one arm lie apart: what a difference must exceed to be the method's."""
+    worth = (
+        {standing.arm: standing.mean for standing in standings(evaluation)} if evaluation.experiment.families else {}
+    )
+    told = []
+    for family, members in evaluation.experiment.families.items():
+        earned = sorted(worth[member] for member in members)
+        told.append(
+            f"{len(members)} trainings of {family} that differ only in the seed earned {points(earned[0])} to "
+            f"{points(earned[-1])} points a question."
+        )
+    return told
+
+
 def _failures(evaluation: Evaluation) -> list[str]:
     """Say which arms failed, and how often."""
     counts = {arm: sum(p.error is not None for p in rows) for arm, rows in evaluation.predictions.items()}
@@ -229,7 +252,7 @@ def _caveats(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]]) ->
     return told
 
 
-def recommendation(evaluation: Evaluation) -> str:
+def recommendation(evaluation: Evaluation, costs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """End in one recommendation, with its cost and freshness, and the arms that could not be told from it."""
     ranked = standings(evaluation)
     best = ranked[0]
@@ -237,9 +260,10 @@ def recommendation(evaluation: Evaluation) -> str:
     if best.mean <= 0:
         return "Recommendation: none; no arm answered anything right."
     seconds = _typical_seconds(evaluation, best.arm)
+    cost = (costs or {}).get(best.arm)
     text = (
         f"Recommendation for {mix}: {best.arm}, with {points(best.mean)} points a question (a right refusal earns "
-        f"100) in {_seconds(seconds)}; {_freshness(evaluation.experiment.arm(best.arm))}."
+        f"100) in {_seconds(seconds)}{_price(cost)}; {_freshness(evaluation.experiment.arm(best.arm), cost)}."
     )
     near = [standing for standing in ranked[1:] if not standing.apart]
     if not near:
@@ -257,8 +281,26 @@ def _seconds(value: float) -> str:
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
 
 
-def _freshness(arm: ArmSpec) -> str:
-    """Say what an arm needs to learn a new document."""
+def _price(cost: Mapping[str, Any] | None) -> str:
+    """Write what a thousand answers cost, and what it costs to set the arm up."""
+    if cost is None:
+        return ""
+    text = f", {_amount(1000 * cost['per_question'])} {cost['currency']} a thousand answers"
+    return text + (f" after {_amount(cost['setup'])} {cost['currency']} to set it up" if cost["setup"] else "")
+
+
+def _amount(money: float) -> str:
+    return f"{money:.2f}" if money >= 1 or money == 0 else f"{money:.2g}"
+
+
+def _freshness(arm: ArmSpec, cost: Mapping[str, Any] | None = None) -> str:
+    """Say what an arm needs to learn a new document, and how long that took where it was measured."""
+    took = cost or {}
     if arm.kind in ("finetuned", "base"):
-        return "new documents reach it only by training" if arm.adapter else "it never sees your documents"
-    return "new documents reach it by re-indexing, without training"
+        if not arm.adapter:
+            return "it never sees your documents"
+        seconds = took.get("training_seconds")
+        return "new documents reach it only by training" + (f" (the last took {_seconds(seconds)})" if seconds else "")
+    text = "new documents reach it by re-indexing, without training"
+    count, seconds = took.get("update_documents"), took.get("update_seconds")
+    return text + (f" ({_plural(count, 'document')} took {_seconds(seconds)})" if count and seconds is not None else "")
