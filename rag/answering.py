@@ -214,8 +214,9 @@ class RagAnswerer:
 
 def _whole(chunk: Document) -> Excerpt:
     """Return a chunk as it is shown where nothing of it is left out."""
-    span = (document_of(chunk), chunk.meta.get("start"), chunk.meta.get("end"))
-    return Excerpt(chunk, passage_text(chunk), [span])
+    start = int(chunk.meta.get("start", 0))
+    end = int(chunk.meta.get("end", start + len(chunk.content or "")))
+    return Excerpt(chunk, passage_text(chunk), [(document_of(chunk), start, end)])
 
 
 def _score(chunk: Document, stage: str) -> float:
