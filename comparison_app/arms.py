@@ -151,7 +151,7 @@ class ArmFactory:
         replies: ReplyJournal | None = None,
     ) -> None:
         self._workspace, self._corpus, self._threads = workspace, corpus, threads
-        self._replies = replies or ReplyJournal()
+        self._replies = replies
         self._models: dict[tuple[str, str | None, int], LocalModel] = {}
         self._retrievers: dict[RagConfig, HybridRetriever] = {}
 

@@ -22,7 +22,7 @@ class EndpointGenerator:
     """Generates replies through one endpoint; satisfies the `Generator` protocol of `rag`.
 
     Up to `in_flight` requests run at once; each is retried with back-off by the client, which also waits as long as a
-    busy server asks (Retry-After). Replies are kept in `journal`, so the same conversation is paid for once. The API
+    busy server asks (Retry-After). Replies are kept in `journal`, so that a run pays for a conversation once. The API
     key is read from the environment variable `api_key_env`; servers that need none get a placeholder.
     """
 
@@ -42,7 +42,7 @@ class EndpointGenerator:
         self.url, self.model = url, model
         self._api_key_env = api_key_env
         self._max_new_tokens, self._in_flight, self._timeout = max_new_tokens, in_flight, timeout
-        self._journal = journal or ReplyJournal()
+        self._journal = ReplyJournal() if journal is None else journal
         self._failed: dict[str, Exception] = {}
         self._generator: OpenAIChatGenerator | None = None
 
@@ -83,7 +83,9 @@ class EndpointGenerator:
                     progress(done, len(conversations))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        return [future.result() for future in asked]
+        replies = [future.result() for future in asked]
+        self._journal.release(self._key(conversation) for conversation in conversations)
+        return replies
 
     def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
         """Yield the reply in pieces as they arrive."""
@@ -120,7 +122,7 @@ class EndpointGenerator:
         """Return one reply: the kept one, or the endpoint's; what just failed is not asked again, once."""
         from haystack.dataclasses import ChatMessage
 
-        key = reply_key((self.url, self.model, self._max_new_tokens), conversation)
+        key = self._key(conversation)
         kept = self._journal.get(key)
         if kept is not None:
             return ChatMessage.from_assistant(kept["text"], meta=dict(kept["meta"]))
@@ -137,6 +139,9 @@ class EndpointGenerator:
         health.answered()
         self._journal.put(key, text, meta)
         return ChatMessage.from_assistant(text, meta=meta)
+
+    def _key(self, conversation: list[ChatMessage]) -> str:
+        return reply_key((self.url, self.model, self._max_new_tokens), conversation)
 
     def _ask(self, conversation: list[ChatMessage]) -> tuple[str, dict[str, Any]]:
         reply: ChatMessage = self._run(conversation)["replies"][0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,10 @@ def reply_key(settings: Sequence[object], conversation: Sequence[ChatMessage]) -
 
 
 class ReplyJournal:
-    """Replies by key; with `path` they outlive the process. Safe to use from several threads."""
+    """Replies by key; with `path` they outlive the process, without it only a batch that failed in part.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -47,6 +50,12 @@ class ReplyJournal:
             self._known[key] = reply
             if self.path is not None:
                 self._append(json.dumps({"key": key, **reply}, ensure_ascii=True) + "\n")
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Forget replies that were delivered, unless they are kept in a file."""
+        if self.path is None:
+            for key in keys:
+                self._known.pop(key, None)
 
     def _append(self, line: str) -> None:
         assert self.path is not None

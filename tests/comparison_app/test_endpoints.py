@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from haystack.dataclasses import ChatMessage
 
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
+from comparison_app.replies import ReplyJournal
 from finetune.answering import FinetunedAnswerer
 from tests.comparison_app.chat_server import chat_server
 
@@ -73,3 +75,50 @@ def test_a_dead_endpoint_is_a_clear_error() -> None:
     generator = EndpointGenerator("http://127.0.0.1:9/v1", "tiny", timeout=2.0)
     with pytest.raises(ComparisonError, match=r"tiny at http://127.0.0.1:9/v1 did not answer"):
         generator.generate([_ask("?")])
+
+
+def test_a_reply_that_arrived_is_never_asked_again(tmp_path: Path) -> None:
+    """The journal outlives the process; a line torn by a kill costs that reply alone."""
+    path = tmp_path / "replies.jsonl"
+    asked = [_ask("one"), _ask("two")]
+    with chat_server(lambda text: f"echo {text}") as (url, seen):
+        first = EndpointGenerator(url, "tiny", journal=ReplyJournal(path)).generate(asked)
+        again = EndpointGenerator(url, "tiny", journal=ReplyJournal(path)).generate(asked)
+        assert [reply.text for reply in again] == [reply.text for reply in first] == ["echo one", "echo two"]
+        assert again[0].meta["usage"] == first[0].meta["usage"]
+        assert len(seen) == 2
+        path.write_bytes(path.read_bytes()[:-5])
+        assert len(ReplyJournal(path)) == 1
+        EndpointGenerator(url, "tiny", journal=ReplyJournal(path)).generate(asked)
+        EndpointGenerator(url, "another", journal=ReplyJournal(path)).generate(asked)
+    assert len(seen) == 2 + 1 + 2
+
+
+def test_one_failing_question_costs_the_others_of_its_batch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch fails as a whole; asked one by one, the answered are not sent again, the failed fails at once."""
+    monkeypatch.setattr("comparison_app.endpoints.MAX_RETRIES", 0)
+
+    def reply(text: str) -> str:
+        if text == "bad":
+            raise ValueError("the server chokes")
+        return f"echo {text}"
+
+    with chat_server(reply) as (url, seen):
+        generator = EndpointGenerator(url, "tiny", in_flight=2)
+        with pytest.raises(ComparisonError, match="did not answer"):
+            generator.generate([_ask("good"), _ask("bad"), _ask("fine")])
+        assert generator.generate([_ask("good")])[0].text == "echo good"
+        with pytest.raises(ComparisonError, match="did not answer"):
+            generator.generate([_ask("bad")])
+        assert len(seen) == 3
+        assert generator.generate([_ask("good")])[0].text == "echo good"
+        assert len(seen) == 4
+
+
+def test_a_dead_endpoint_is_noticed_before_all_questions_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many failures as may be in flight, and no answer: the rest of the batch is not sent."""
+    monkeypatch.setattr("comparison_app.endpoints.MAX_RETRIES", 0)
+    with chat_server(lambda text: "never", failures=1_000) as (url, seen):
+        with pytest.raises(ComparisonError):
+            EndpointGenerator(url, "tiny", in_flight=4).generate([_ask(str(number)) for number in range(60)])
+        assert len(seen) <= 12
