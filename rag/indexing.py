@@ -112,14 +112,15 @@ def _plan(documents: Sequence[Document], store: EmbeddedStore, config: RagConfig
     twice = [identity for identity, count in Counter(document.id for document in documents).items() if count > 1]
     if twice:
         raise RagError(f"document ids that occur more than once: {', '.join(sorted(twice)[:5])}")
-    hashes = {document.id: _document_hash(document) for document in documents}
+    hashes = {document.id: document_hash(document) for document in documents}
     known = store.source_hashes()
     anew = replace or store.setting("chunk_hash") != config.chunk_hash()
     work = [document for document in documents if anew or known.get(document.id) != hashes[document.id]]
     return _Plan(hashes, known, work)
 
 
-def _document_hash(document: Document) -> str:
+def document_hash(document: Document) -> str:
+    """Return the hash by which a document counts as changed: of its content and its meta."""
     meta = json.dumps(document.meta, sort_keys=True, default=str)
     return hashlib.sha256(f"{meta}\0{document.content or ''}".encode()).hexdigest()
 

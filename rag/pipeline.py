@@ -71,7 +71,8 @@ class _Stage:
         from haystack.core.serialization import component_from_dict, import_class_by_name
 
         settings = data["init_parameters"]
-        store = import_class_by_name(settings["store"]["type"]).from_dict(settings["store"])
+        made: Any = import_class_by_name(settings["store"]["type"])
+        store = made.from_dict(settings["store"])
         generator = None
         if described := settings.get("generator"):
             generator = component_from_dict(import_class_by_name(described["type"]), described, "generator")

@@ -143,7 +143,7 @@ def open_search(store: Any, config: RagConfig, embedder: Embedder | None = None)
     chosen = embedder or shared_embedder(config)
     if isinstance(store, EmbeddedStore):
         return HybridSearch(store, chosen, config)
-    from rag.milvus import MilvusSearch
+    from rag.milvus_search import MilvusSearch
 
     return MilvusSearch(store, chosen, config)
 
