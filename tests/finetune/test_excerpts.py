@@ -1,0 +1,42 @@
+"""Pocket's examples cut down to the sentences that retrieval would show."""
+
+from __future__ import annotations
+
+import random
+
+from finetune.pocket.excerpts import MOST_OTHERS, excerpted
+from finetune.pocket.instruct import Example, Turn
+
+TIMER = "The timer starts the charge at the hour you set."
+PASSAGE = f"Charging takes nine hours at home. {TIMER} Keep the cable off the ground while it rains."
+EXAMPLE = Example(
+    question="When does the timer start the charge?",
+    passages=(PASSAGE, "Wash the car by hand. Dry the charge port with a soft cloth."),
+    answer=TIMER,
+    kind="keywords",
+    source="a manual",
+    copied=(TIMER,),
+    follow_ups=(Turn("How long does it take?", "Nine hours.", ()),),
+)
+
+
+def test_the_sentence_that_answers_stands_whole_among_others() -> None:
+    """It is one of the sources in every draw, at any place; the others are other sentences, few, each once."""
+    places = set()
+    for seed in range(200):
+        cut = excerpted(EXAMPLE, random.Random(seed))
+        assert cut.passages.count(TIMER) == 1
+        assert 1 <= len(set(cut.passages)) == len(cut.passages) <= MOST_OTHERS + 1
+        assert all(source in " ".join(EXAMPLE.passages) for source in cut.passages)
+        assert (cut.answer, cut.follow_ups) == (TIMER, ())
+        places.add(cut.passages.index(TIMER))
+    assert places == set(range(MOST_OTHERS + 1))
+
+
+def test_examples_without_a_copied_sentence_stay_as_they_are() -> None:
+    """Closed-book examples and refusals have nothing that must be kept."""
+    for kept in (
+        Example("Q?", (), "A.", "closed", "s", ("A.",)),
+        Example("Q?", (PASSAGE,), "The documents do not say.", "none", "s", ()),
+    ):
+        assert excerpted(kept, random.Random(0)) is kept
