@@ -1,8 +1,8 @@
 """The same index on Milvus: dense vectors and Milvus's BM25 function, both searched, fused by our own code.
 
 `milvus://HOST:PORT/NAME` is a server, `milvus:///FILE.db/NAME` a Milvus Lite file (one process at a time). Chunks lie
-in the collection NAME, kept by `milvus_haystack`; documents' hashes and the settings lie in NAME_documents. BM25 gets the
-terms of our own tokenizer, so that codes, numbers with units and stems are found alike in both stores.
+in the collection NAME, kept by `milvus_haystack`; documents' hashes and the settings lie in NAME_documents. BM25 gets
+the terms of our own tokenizer, so that codes, numbers with units and stems are found alike in both stores.
 
 Unlike the embedded store, a reader may see a re-index half done: each document is replaced on its own.
 """

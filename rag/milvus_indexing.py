@@ -101,8 +101,8 @@ def _replace_documents(batch: Sequence[Document], store: MilvusStore, embedder: 
     before = [row for rows in store.embeddings_of([document.id for document in batch]).values() for row in rows]
     vectors = {key: vector for _, key, vector in before}
     missing = {keys[name]: text for name, text in texts.items() if keys[name] not in vectors}
-    found = embedder.embed_documents(list(missing.values())) if missing else []
-    vectors.update(zip(missing, found, strict=True))
+    if missing:
+        vectors.update(zip(missing, embedder.embed_documents(list(missing.values())), strict=True))
     store.put_chunks(
         [replace(chunk, embedding=vectors[keys[chunk.id]].tolist()) for chunk in chunks],
         [keys[chunk.id] for chunk in chunks],
