@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from comparison_app.metrics.support import support
 from comparison_app.predictions import Prediction, RetrievedSpan
 from data_prep.conversations import is_refusal
 from data_prep.questions import Question
+
+if TYPE_CHECKING:
+    from data_prep.corpus import Corpus
 
 TEXT_METRICS = ("exact_match", "token_f1", "rouge_l", "semantic_similarity", "numbers")
 SOURCE_METRICS = ("supported", "citation_precision", "citation_recall")
@@ -43,6 +47,15 @@ class DocumentTexts:
 
     before: Mapping[str, str]
     after: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> DocumentTexts:
+        """Return the texts of a corpus."""
+        before, after = (
+            {document.id: document.content or "" for document in corpus.documents(include_new=new)}
+            for new in (False, True)
+        )
+        return cls(before, after)
 
     def content(self, document: str, question: Question) -> str | None:
         """Return what `document` held when `question` was asked; None if there is no such document."""

@@ -137,7 +137,8 @@ def test_the_support_pairs_are_as_the_issue_asks() -> None:
     assert all(pair["supported"] is (pair["change"] is None) for pair in pairs)
     assert len({(pair["evidence"], pair["answer"]) for pair in pairs}) == 200
     for russian in (False, True):
-        true, false = [], []
+        true: list[float] = []
+        false: list[float] = []
         for pair in pairs:
             if any("а" <= letter <= "я" for letter in pair["answer"].lower()) is russian:
                 (true if pair["supported"] else false).append(sentence_support(pair["answer"], [pair["evidence"]]))
