@@ -297,3 +297,80 @@ def test_a_run_killed_at_any_moment_loses_and_doubles_nothing(
     subprocess.run(command, check=True)
     found = read_run(folder).predictions()
     assert sorted((p.arm, p.question_id) for p in found) == [(a, q.id) for a in ("one", "two") for q in QUESTIONS]
+
+
+@pytest.mark.slow
+def test_a_killed_run_at_an_endpoint_loses_doubles_and_pays_twice_nothing(tmp_path: Path, repository: Path) -> None:
+    """Three SIGKILLs at random moments; the benchmark of the same name does fifty."""
+    code = (
+        "import json, sys; from pathlib import Path; from benchmarks.killed_runs import kill_and_resume\n"
+        f"if __name__ == '__main__': print(json.dumps(kill_and_resume(Path({str(tmp_path)!r}), 3, 150)))\n"
+    )
+    script = tmp_path / "kill.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
+    found = json.loads(done.stdout)
+    assert (found["lost"], found["doubled"], found["paid_twice"]) == (0, 0, 0)
+    assert found["repeated_because_on_their_way"] <= found["most_that_can_be_on_their_way"]
+
+
+def test_predictions_are_settled_into_one_order_whatever_happened(tmp_path: Path, experiment_path: Path) -> None:
+    """Arms as declared, questions as drawn, though the run was asked in another order."""
+    run = open_run(tmp_path / "run", experiment_path, QUESTIONS)
+    run.ask([Teller("two"), Teller("one")], QUESTIONS[5:])
+    run.ask([Teller("one"), Teller("two")], QUESTIONS)
+    run.settle()
+    found = [(p.arm, p.question_id) for p in run.predictions()]
+    assert found == [(arm, question.id) for arm in ("one", "two") for question in QUESTIONS]
+
+
+def test_batches_have_the_same_borders_after_a_resume(tmp_path: Path, experiment_path: Path) -> None:
+    """A local model answers a batch as one; other borders could give other answers."""
+
+    class Batches(Teller):
+        def answer(self, questions: Sequence[Question]) -> Iterator[Prediction]:
+            self.asked.append("+".join(question.id for question in questions))
+            return (Prediction(question.id, self.name, "x") for question in questions)
+
+    run = open_run(tmp_path / "run", experiment_path, QUESTIONS)
+    run.ask([Teller("one")], QUESTIONS[:2])
+    arm = Batches("one")
+    run.ask([arm], QUESTIONS)
+    assert arm.asked == ["q02+q03", "q04+q05+q06+q07", "q08+q09"]
+
+
+def test_an_arm_may_ask_for_larger_batches(tmp_path: Path, experiment_path: Path) -> None:
+    """So that all its requests in flight have work."""
+    arm = Teller("one")
+    arm.batch_size = 8  # type: ignore[attr-defined]
+    seen: list[RunProgress] = []
+    open_run(tmp_path / "run", experiment_path, QUESTIONS).ask([arm], QUESTIONS, seen.append)
+    assert [step.done for step in seen] == [8, 10]
+
+
+def test_single_questions_are_timed_once_for_each_arm(tmp_path: Path, experiment_path: Path) -> None:
+    """Medians stand in run.json; an arm that fails has none; a second call asks nobody."""
+    run = open_run(tmp_path / "run", experiment_path, QUESTIONS)
+    good, bad = Teller("one"), Teller("two", break_at="q00")
+    bad.stream = bad.answer  # type: ignore[method-assign, assignment]
+    run.probe([good, bad], QUESTIONS)
+    times = read_record(run.folder)["latency"]
+    assert 0 <= times["one"]["first_token_p50"] <= times["one"]["alone_p50"] < 5
+    assert times["two"] == {"alone_p50": None, "first_token_p50": None}
+    asked = len(good.asked)
+    run.probe([good, bad], QUESTIONS)
+    assert (asked, len(good.asked)) == (5, 5)
+    assert not run.predictions()
+
+
+def test_a_price_table_is_kept_with_the_run(tmp_path: Path) -> None:
+    """The run can be scored again though the table has changed or gone."""
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "ours.toml"
+    table.write_text("machine = 0.5\n", encoding="utf-8")
+    path = tmp_path / "small.toml"
+    path.write_text('prices = "tables/ours.toml"\n' + EXPERIMENT, encoding="utf-8")
+    open_run(tmp_path / "run", path, QUESTIONS)
+    table.unlink()
+    assert read_run(tmp_path / "run").experiment.machine_price == 0.5
