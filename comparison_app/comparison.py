@@ -18,6 +18,8 @@ from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
 from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_experiment
 from comparison_app.indexes import rag_config, update_index
+from comparison_app.judging.run import CACHE, judge_run, judged_part
+from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
 from comparison_app.predictions import AnswerSystem
 from comparison_app.replies import ReplyJournal
@@ -35,6 +37,7 @@ class Hooks:
     stage: Callable[[str], None] = field(default=lambda text: None)
     indexing: Progress | None = None
     asking: Callable[[RunProgress], None] | None = None
+    judging: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ class Comparison:
                 _check_adapter(spec, asked, corpus, workspace)
         return cls(experiment, path, workspace, corpus, tuple(asked))
 
-    def run(self, name: str, *, resume: bool = False, hooks: Hooks | None = None) -> Path:
-        """Ask all arms, write the run folder, and return it."""
+    def run(
+        self, name: str, *, resume: bool = False, hooks: Hooks | None = None, judge: JudgeSettings | None = None
+    ) -> Path:
+        """Ask all arms, have their answers judged if a judge is given, write the run folder, and return it."""
         hooks = hooks or Hooks()
         folder = self.workspace.runs / name
         run = open_run(folder, self.path, self.questions, resume=resume, provenance=self._provenance())
@@ -69,6 +74,9 @@ class Comparison:
         if later:
             self._phase(run, later, include_new=True, hooks=hooks)
         run.settle()
+        if judge is not None:
+            cache = self.workspace.path / CACHE
+            judge_run(run, self.corpus, judge, cache, say=hooks.stage, progress=hooks.judging)
         hooks.stage("scoring and writing the report")
         write_results(run, self.corpus)
         return folder
@@ -154,12 +162,12 @@ def write_results(run: Run, corpus: Corpus) -> Evaluation:
     from comparison_app.report import write_report
     from comparison_app.summary import summarise, write_summary
 
-    before, after = (
-        {document.id: document.content or "" for document in corpus.documents(include_new=new)} for new in (False, True)
-    )
-    texts = DocumentTexts(before, after)
+    texts = DocumentTexts.of(corpus)
     evaluation = evaluate(run.experiment, run.questions(), run.predictions(), texts, _embed())
     summary = summarise(run.name, evaluation, read_record(run.folder))
+    judged = judged_part(run.folder, evaluation)
+    if judged is not None:
+        summary["judge"] = judged
     write_summary(run.folder / "summary.json", summary)
     write_report(run.folder, evaluation, summary)
     return evaluation

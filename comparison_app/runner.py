@@ -296,8 +296,8 @@ def environment() -> dict[str, Any]:
 
 
 def _check_same(folder: Path, experiment: Experiment, questions: Sequence[Question]) -> None:
-    """Refuse to continue a run with another experiment or other questions."""
-    if load_experiment(folder / "experiment.toml") != experiment:
+    """Refuse to continue a run with another experiment or other questions; another judge changes no answer."""
+    if replace(load_experiment(folder / "experiment.toml"), judge={}) != replace(experiment, judge={}):
         raise RunError(f"{folder}: was made from another experiment; choose another run name")
     asked = {question.id: question for question in read_questions(folder / "questions.jsonl")}
     if asked != {question.id: question for question in questions}:

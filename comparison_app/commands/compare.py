@@ -30,18 +30,29 @@ def register(subparsers: Any) -> None:
     parser.add_argument("experiment", help="an experiment file, or the name of one that ships")
     parser.add_argument("--name", help="name of the run (default: the experiment's name and the time)")
     parser.add_argument("--resume", action="store_true", help="continue the newest run of this experiment, or --name")
+    judging = parser.add_mutually_exclusive_group()
+    judging.add_argument(
+        "--judge",
+        metavar="MODEL[@URL]",
+        help="have the answers judged: by a model here, or at an OpenAI-compatible URL",
+    )
+    judging.add_argument("--no-judge", action="store_true", help="leave out the judge that the experiment names")
+    parser.add_argument("--budget", type=float, metavar="MONEY", help="what the judge may cost at most")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the comparison and show its result."""
     from comparison_app.comparison import Comparison
     from comparison_app.experiment import find_experiment
+    from comparison_app.judging.settings import judge_settings
 
     workspace = Workspace.resolve(arguments.workspace)
     comparison = Comparison.prepare(find_experiment(arguments.experiment), workspace)
+    settings = comparison.experiment.judge
+    judge = None if arguments.no_judge else judge_settings(settings, arguments.judge, arguments.budget)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
     with live_hooks(quiet=arguments.json) as hooks:
-        folder = comparison.run(name, resume=arguments.resume, hooks=hooks)
+        folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge)
     show_run(folder, as_json=arguments.json)
     return 0
 
@@ -82,12 +93,15 @@ def live_hooks(*, quiet: bool = False) -> Iterator[Hooks]:
             left = f"{now.seconds_left:.0f} s left" if now.seconds_left is not None else ""
             bars.update(task, description=f"  {now.arm}", completed=now.done, total=now.total, left=left, visible=True)
 
+        def judging(done: int, total: int) -> None:
+            bars.update(task, description="  judgements", completed=done, total=total, left="", visible=total > 0)
+
         def stage(text: str) -> None:
             bars.update(task, visible=False)
             bars.reset(task)
             bars.print(f"[bold]·[/bold] {text}")
 
-        yield Hooks(stage=stage, indexing=indexing, asking=asking)
+        yield Hooks(stage=stage, indexing=indexing, asking=asking, judging=judging)
         bars.update(task, visible=False)
 
 

@@ -7,7 +7,6 @@ corrected by what the server counts, and a reply of full length. What does not f
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comparison_app.endpoints import MAX_RETRIES
-from comparison_app.errors import ComparisonError
 from comparison_app.judging.cache import JudgeReply, ReplyCache, reply_key
 from comparison_app.judging.prompts import Talk
 from comparison_app.judging.settings import JudgeSettings
@@ -214,8 +212,6 @@ def _remote(settings: JudgeSettings) -> Any:
     from haystack.utils import Secret
 
     name = settings.api_key_env
-    if name and not os.environ.get(name):
-        raise ComparisonError(f"the environment variable {name} is not set; it must hold the key of the judge")
     return OpenAIChatGenerator(
         api_key=Secret.from_env_var(name) if name else Secret.from_token("none"),
         model=settings.model,

@@ -15,8 +15,9 @@ budget = 1.0                            # money that the judge may cost
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from comparison_app.errors import ExperimentError
@@ -86,12 +87,10 @@ def judge_settings(
         raise ExperimentError("[judge]: model is missing; name the judge's model")
     if isinstance(values.get("kinds"), list):
         values["kinds"] = tuple(values["kinds"])
-    return JudgeSettings(**values)
-
-
-def within_budget(settings: JudgeSettings, budget: float | None) -> JudgeSettings:
-    """Return `settings` with another budget, if one is given."""
-    return settings if budget is None else replace(settings, budget=budget)
+    judge = JudgeSettings(**values)
+    if judge.api_key_env and not os.environ.get(judge.api_key_env):
+        raise ExperimentError(f"[judge]: the environment variable {judge.api_key_env} is not set; it must hold the key")
+    return judge
 
 
 def _problems(judge: JudgeSettings) -> list[str]:
