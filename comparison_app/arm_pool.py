@@ -15,13 +15,17 @@ from comparison_app.arms import Arm, ArmFactory
 from comparison_app.commands.ask import newest_adapter
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec, find_experiment, load_experiment
-from comparison_app.kinds import ADAPTED, EXTRACTIVE, KINDS
+from comparison_app.first_index import ensure_index
+from comparison_app.indexes import rag_config
+from comparison_app.kinds import ADAPTED, EXTRACTIVE
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
 
 if TYPE_CHECKING:
     from finetune.answering import LocalModel
 
+ORDER = (EXTRACTIVE, "rag", "finetuned", "finetuned-rag", "raft", "base")
+"""The kinds as they stand side by side: quotes first, memory without training last."""
 Key = tuple[str, str, float]
 """Corpus folder, declaration, time of the adapter: what an arm was built from."""
 
@@ -81,6 +85,8 @@ class ArmPool:
             lock = self._building[key]
         with lock:
             if key not in self._arms:
+                if spec.retrieves:
+                    ensure_index(self.workspace, corpus, rag_config(spec.preset, dict(spec.rag)))
                 self._drop_retrained(key, spec)
                 self._arms[key] = self._factory(corpus).build(spec, batch_size=1)
             return self._arms[key]
@@ -130,7 +136,7 @@ class ArmPool:
 def _usable(workspace: Workspace, corpus: Corpus) -> tuple[ArmSpec, ...]:
     """Declare each kind on pocket, those that need an adapter only if one was trained on the corpus."""
     specs = []
-    for kind in (EXTRACTIVE, *(kind for kind in KINDS if kind != EXTRACTIVE)):
+    for kind in ORDER:
         if kind == EXTRACTIVE:
             specs.append(ArmSpec(kind, kind, model=None))
         elif kind not in ADAPTED:

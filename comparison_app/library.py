@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparison_app.errors import ComparisonError
+from comparison_app.first_index import ensure_index
 from comparison_app.indexes import index_path, open_retriever, rag_config, update_index
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from haystack import Document
 
     from rag.indexing import IndexReport
-    from rag.retrieval import HybridRetriever
+    from rag.refining import Search
 
 LONGEST_DOCUMENT = 2_000_000
 _NAME = re.compile(r"[\w][\w.\-]{0,79}")
@@ -67,7 +68,7 @@ class Library:
     def __init__(self, workspace: Workspace, on_indexed: Callable[[Corpus], None] | None = None) -> None:
         self.workspace = workspace
         self._on_indexed = on_indexed
-        self._retrievers: dict[str, HybridRetriever] = {}
+        self._retrievers: dict[str, Search] = {}
         self._running: dict[str, Reindexing] = {}
         self._lock = threading.Lock()
 
@@ -96,9 +97,11 @@ class Library:
         found: list[Document] = self.retriever(corpus).retrieve_many([query[:5000]], [about], top_k)[0]
         return found
 
-    def retriever(self, corpus: Corpus) -> HybridRetriever:
+    def retriever(self, corpus: Corpus) -> Search:
         """Return the retriever of a corpus under the default settings, its index made first if there is none."""
         key = str(corpus.path.resolve())
+        if key not in self._retrievers:
+            ensure_index(self.workspace, corpus)
         with self._lock:
             if key not in self._retrievers:
                 self._retrievers[key] = open_retriever(self.workspace, corpus, rag_config())

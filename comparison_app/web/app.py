@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import streamlit as st
 
-st.set_page_config(page_title="Versus", page_icon="⚖️", layout="wide")
-st.navigation(
+from comparison_app.web import gate, look, session
+from data_prep.errors import VersusError
+
+st.set_page_config(page_title="Versus", page_icon="⚖️", layout="wide", initial_sidebar_state="collapsed")
+st.html(look.STYLE)
+gate.pass_or_stop()
+session.warm_up()
+page = st.navigation(
     [
         st.Page("ask.py", title="Ask", icon=":material/compare_arrows:", default=True),
-        st.Page("reports.py", title="Reports", icon=":material/lab_profile:"),
-    ]
-).run()
+        st.Page("vote.py", title="Vote", icon=":material/how_to_vote:"),
+        st.Page("chat.py", title="Chat", icon=":material/forum:"),
+        st.Page("documents.py", title="Documents", icon=":material/library_books:"),
+        st.Page("train.py", title="Train", icon=":material/model_training:"),
+        st.Page("compare.py", title="Compare", icon=":material/lab_profile:"),
+    ],
+    position="top",
+)
+try:
+    page.run()
+except VersusError as error:
+    st.error(str(error), icon=":material/build:")

@@ -1,4 +1,4 @@
-"""The page Ask: one question, several arms in columns, each with its sources."""
+"""The page Ask: one question, several arms in columns as they write, each with its sources."""
 
 from __future__ import annotations
 
@@ -6,62 +6,197 @@ import random
 
 import streamlit as st
 
-from comparison_app.commands.ask import NO_ANSWER
-from comparison_app.predictions import Prediction
-from comparison_app.web import session
-from data_prep.questions import Question
+from comparison_app import sharing
+from comparison_app.asking import LONGEST_QUESTION, MOST_ARMS, Asking
+from comparison_app.errors import ComparisonError
+from comparison_app.web import look, session
+from data_prep.corpus import Corpus
 
-MAX_QUESTION = 2000
+
+def choose_arms(corpus: Corpus) -> list[str]:
+    """Show the arms, those of the address chosen at first, and return the choice in a fixed order."""
+    names = session.arm_names(corpus)
+    wanted = [name for name in st.query_params.get("arms", "").split(",") if name in names]
+    usual = [name for name in ("rag-extractive", "rag", "finetuned") if name in names] or names[:3]
+    chosen = st.pills(
+        "Arms",
+        names,
+        selection_mode="multi",
+        default=wanted or usual,
+        format_func=look.label,
+        key=f"arms-{corpus.name}-{'-'.join(names)}",
+        help="\n".join(f"- **{look.label(name)}**: {look.EXPLAINED[name]}" for name in names if name in look.EXPLAINED),
+    )
+    return [name for name in names if name in chosen]
 
 
-def show(prediction: Prediction, texts: dict[str, str], titles: dict[str, str]) -> None:
-    """Show one arm's answer with its sources. Text of models and documents is shown as text, never as markup."""
-    if prediction.error:
-        st.error(prediction.error)
-    elif prediction.abstained:
-        st.info(NO_ANSWER.capitalize() + ".")
+def choose_listing(corpus: Corpus) -> str | None:
+    """Show the choice of a listing where the corpus has any; returns its id, and shows it as a card."""
+    found = {item.id: item for item in session.listings(corpus)}
+    if not found:
+        return None
+    key = f"about-{corpus.name}"
+    if st.session_state.get(key) is None and st.query_params.get("about") in found:
+        st.session_state[key] = st.query_params["about"]
+    pick, draw = st.columns([5, 1], vertical_alignment="bottom")
+    draw.button(
+        "Draw one",
+        icon=":material/casino:",
+        width="stretch",
+        on_click=lambda: st.session_state.update({key: random.choice(list(found))}),
+    )
+    about = pick.selectbox(
+        "About which listing?",
+        list(found),
+        index=None,
+        key=key,
+        format_func=lambda item: found[item].title,
+        placeholder="all of them; type to search",
+    )
+    if about is None:
+        st.query_params.pop("about", None)
+        return None
+    st.query_params["about"] = about
+    look.html(look.listing_card(found[about]))
+    return str(about)
+
+
+def ask_bar(corpus: Corpus, about: str | None) -> str | None:
+    """Show the question's line and the suggestions; returns the question if it is to be asked now."""
+    given = st.query_params.get("q", "")
+    if len(given) > LONGEST_QUESTION:
+        st.warning(f"The question in the address has {len(given):,} characters; it was cut to {LONGEST_QUESTION:,}.")
+    st.session_state.setdefault("question", given[:LONGEST_QUESTION])
+    with st.form("ask", border=False):
+        line, button = st.columns([7, 1], vertical_alignment="bottom")
+        text = line.text_input("Question", key="question", max_chars=LONGEST_QUESTION, placeholder="Ask your documents")
+        asked = button.form_submit_button("Ask", type="primary", width="stretch")
+    for number, suggestion in enumerate(session.suggestions(corpus, about)):
+        if number == 0:
+            row = st.container(horizontal=True, gap="small")
+        row.button(
+            suggestion,
+            key=f"try-{suggestion}",
+            type="tertiary",
+            icon=":material/lightbulb:",
+            on_click=_try,
+            args=(suggestion,),
+        )
+    tried = st.session_state.pop("tried", None)
+    linked = given if given.strip() and "a" not in st.query_params and not st.session_state.get("linked") else None
+    st.session_state["linked"] = True
+    return tried or (text if asked else None) or (linked and linked[:LONGEST_QUESTION])
+
+
+def _try(suggestion: str) -> None:
+    st.session_state.update(question=suggestion, tried=suggestion)
+
+
+def start(text: str, arms: list[str], corpus: Corpus, about: str | None) -> Asking | None:
+    """Ask, note it in the address and the history; returns None, with the reason on the page, if it cannot be."""
+    try:
+        asking = session.desk().ask(text, arms, corpus.name, lambda name: session.pool().arm(corpus, name), about=about)
+    except ComparisonError as error:
+        st.warning(str(error).capitalize() + ".")
+        return None
+    st.query_params.update(q=text, arms=",".join(arms), a=asking.id)
+    st.session_state.setdefault("history", []).insert(0, (asking.id, asking.question.question))
+    del st.session_state["history"][20:]
+    return asking
+
+
+def show(asking: Asking, corpus: Corpus) -> None:
+    """Show the answers side by side as they come, then what can be done with them."""
+    _, stop = st.columns([7, 1])
+    stop_place = stop.empty()
+    if not asking.done:
+        stop_place.button(
+            "Stop", icon=":material/stop_circle:", width="stretch", on_click=asking.stop, shortcut="Escape"
+        )
+    places: list[object] = [column.empty() for column in st.columns(len(asking.arms))]
+    for number in range(len(places)):
+        session.show_column(places[number], asking, number, corpus)
+    if not asking.done:
+        session.watch(asking, places, corpus)
+    stop_place.empty()
+    share(asking)
+
+
+def share(asking: Asking) -> None:
+    """Show how to take the answers along."""
+    row = st.container(horizontal=True)
+    markdown = sharing.as_markdown(asking)
+    with row.popover("Copy", icon=":material/content_copy:"):
+        st.caption("The address of this page holds question and arms. As markdown:")
+        st.code(markdown, language="markdown", wrap_lines=True, height=300)
+    for name, data, kind in (
+        ("Markdown", markdown, "text/markdown"),
+        ("CSV", sharing.as_csv(asking), "text/csv"),
+        ("JSON", sharing.as_json(asking), "application/json"),
+    ):
+        file = f"versus-answers.{'md' if name == 'Markdown' else name.lower()}"
+        row.download_button(name, data, file, kind, icon=":material/download:", on_click="ignore")
+
+
+def history() -> None:
+    """Show the questions of this session, each a click away."""
+    asked = [(key, text) for key, text in st.session_state.get("history", []) if session.desk().find(key)]
+    if len(asked) < 2:
+        return
+    with st.expander(f"Asked before ({len(asked)})", icon=":material/history:"):
+        for key, text in asked:
+            st.button(text[:120], key=f"again-{key}", type="tertiary", on_click=_again, args=(key, text))
+
+
+def _again(key: str, text: str) -> None:
+    st.query_params["a"] = key
+    st.session_state["question"] = text
+
+
+def getting_ready(corpus: Corpus) -> None:
+    """Say how far the first index is, where it is being made; questions can be asked meanwhile, and wait for it."""
+    task = session.library().reindexing(corpus)
+    if task is not None and not task.finished.is_set():
+        _getting_ready(corpus)
+
+
+@st.fragment(run_every=0.7)
+def _getting_ready(corpus: Corpus) -> None:
+    task = session.library().reindexing(corpus)
+    if task is None or task.finished.is_set():
+        st.rerun()
+    elif task.total:
+        st.progress(task.done / task.total, f"Indexing {task.corpus}: {task.done:,} of {task.total:,} passages")
     else:
-        st.text(prediction.answer)
-    tokens = f" · {prediction.completion_tokens} tokens" if prediction.completion_tokens else ""
-    st.caption(f"{prediction.seconds:.2f} s{tokens}")
-    for number, span in enumerate(prediction.documents[:3], start=1):
-        with st.expander(f"[{number}] {titles.get(span.document, span.document)}"):
-            st.text(texts.get(span.document, "")[span.start : span.end])
-            st.caption(f"{span.document}: characters {span.start}–{span.end}")
+        st.progress(0.0, f"Indexing {task.corpus}")
 
 
-corpus = session.corpus()
-st.title("Ask both")
-st.caption(f"One question to retrieval and to the fine-tuned model, on **{corpus.name}**.")
-kinds = session.usable_kinds()
-chosen = st.multiselect(
-    "Arms",
-    kinds,
-    default=[kind for kind in ("rag-extractive", "rag", "finetuned") if kind in kinds],
-    format_func=lambda kind: session.LABELS[kind],
-    max_selections=5,
-)
-suggestions = [question.question for question in corpus.questions("test") if question.slice != "unanswerable"]
-picked = st.pills("Try one", random.Random(corpus.name).sample(suggestions, min(4, len(suggestions))))
-with st.form("ask", border=False):
-    text = st.text_input("Question", value=picked or st.query_params.get("q", ""), max_chars=MAX_QUESTION)
-    asked = st.form_submit_button("Ask", type="primary")
-if (asked or picked) and text.strip() and chosen:
-    st.query_params["q"] = text
-    documents = corpus.documents(include_new=True)
-    texts = {document.id: document.content or "" for document in documents}
-    titles = {document.id: document.meta["title"] for document in documents}
-    question = Question("asked", text)
-    where = (str(session.workspace().path), str(corpus.path), corpus.fingerprint())
-    for column, kind in zip(st.columns(len(chosen)), chosen, strict=True):
-        with column, st.container(border=True):
-            st.subheader(session.LABELS[kind])
-            with st.spinner("answering …"):
-                prediction = next(iter(session.arm(kind, *where).answer([question])))
-            show(prediction, texts, titles)
-elif asked and not chosen:
-    st.warning("Choose at least one arm.")
-elif asked:
-    st.warning("Type a question first.")
-if set(session.LABELS) - set(kinds):
-    st.caption("Arms that need a fine-tuned adapter appear once one is trained: `versus train pocket-live`.")
+def main() -> None:
+    """Lay out the page."""
+    look.page_title("Ask", "One question to every arm, side by side: from documents, from memory, and both combined.")
+    where, which = st.columns([1, 3])
+    with where:
+        corpus = session.pick_corpus()
+    with which:
+        arms = choose_arms(corpus)
+    about = choose_listing(corpus)
+    if len(arms) > MOST_ARMS:
+        st.warning(f"At most {MOST_ARMS} arms stand side by side; the first {MOST_ARMS} are asked.")
+        arms = arms[:MOST_ARMS]
+    text = ask_bar(corpus, about)
+    asking = start(text, arms, corpus, about) if text is not None else session.desk().find(st.query_params.get("a", ""))
+    if asking is not None:
+        show(asking, corpus)
+        history()
+    else:
+        getting_ready(corpus)
+    missing = set(look.LABELS) - set(session.kinds(corpus).values())
+    if missing and asking is None:
+        look.empty(
+            "More arms to compare",
+            "Fine-tuned arms appear here once an adapter was trained on this corpus: on the page Train, or with "
+            f"`versus train pocket-live --corpus {corpus.name}`.",
+        )
+
+
+main()

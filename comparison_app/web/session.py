@@ -1,27 +1,25 @@
-"""What the pages share: the workspace, the corpora, and the arms, built once for all visitors."""
+"""What the pages share: the workspace, the arms built once for all visitors, and the state that stands in the URL."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import threading
+from pathlib import Path
 
 import streamlit as st
 
-from comparison_app.arms import Arm, ArmFactory
-from comparison_app.commands.ask import newest_adapter
-from comparison_app.errors import ComparisonError
-from comparison_app.experiment import ArmSpec
-from comparison_app.kinds import ADAPTED, EXTRACTIVE, KINDS
+from comparison_app.arm_pool import ArmPool
+from comparison_app.asking import Asking, AskingDesk
+from comparison_app.jobs import Jobs
+from comparison_app.library import Library
+from comparison_app.votes import FILE_NAME, VoteStore
+from comparison_app.web import look
 from comparison_app.workspace import Workspace
 from data_prep.corpus import SAMPLE_CORPUS, Corpus
-
-LABELS = {
-    "rag-extractive": "Quoted from the documents",
-    "rag": "RAG",
-    "finetuned": "Fine-tuned, from memory",
-    "finetuned-rag": "Fine-tuned + retrieval",
-    "raft": "RAFT",
-    "base": "Base model, from memory",
-}
+from data_prep.listings import Listing, read_listings
+from data_prep.questions import Question
 
 
 def workspace() -> Workspace:
@@ -29,35 +27,145 @@ def workspace() -> Workspace:
     return Workspace.resolve(None)
 
 
-def corpus() -> Corpus:
-    """Return the corpus that `versus app` was started with."""
-    return workspace().corpus(os.environ.get("VERSUS_CORPUS", SAMPLE_CORPUS))
-
-
-@st.cache_resource(show_spinner="Opening the index and the models …")
-def factory(path: str, corpus_path: str, fingerprint: str) -> ArmFactory:
-    """Return the one factory for a workspace and a corpus as it stands now."""
-    return ArmFactory(workspace(), corpus())
+@st.cache_resource(show_spinner=False)
+def pool() -> ArmPool:
+    """Return the arms, shared by all visitors."""
+    return ArmPool(workspace(), os.environ.get("VERSUS_EXPERIMENT") or None)
 
 
 @st.cache_resource(show_spinner=False)
-def arm(kind: str, path: str, corpus_path: str, fingerprint: str) -> Arm:
-    """Return the arm of one kind on the bundled model, with the newest adapter of this corpus."""
-    shared = factory(path, corpus_path, fingerprint)
-    if kind == EXTRACTIVE:
-        return shared.build(ArmSpec(kind, kind, model=None))
-    adapter = newest_adapter(workspace(), corpus(), context=kind == "raft") if kind in ADAPTED else None
-    return shared.build(ArmSpec(kind, kind, adapter=adapter), batch_size=1)
+def library() -> Library:
+    """Return the documents, shared by all visitors; arms are renewed when a corpus was indexed again."""
+    return Library(workspace(), pool().renew)
 
 
-def usable_kinds() -> list[str]:
-    """Return the kinds of arm that can answer now: those that need an adapter only if there is one."""
-    return [kind for kind in KINDS if kind not in ADAPTED or _has_adapter(kind)]
+@st.cache_resource(show_spinner=False)
+def warm_up() -> None:
+    """Get the first answer ready in the background, once for this process: the index, and the arm that quotes."""
+    warmed, corpus = pool(), workspace().corpus(default_corpus())
+    if not library().is_indexed(corpus):
+        library().reindex(corpus)
+    first = warmed.specs(corpus)[0].name
+    threading.Thread(target=_warm, args=(warmed, corpus, first), name="warm-up", daemon=True).start()
 
 
-def _has_adapter(kind: str) -> bool:
-    try:
-        newest_adapter(workspace(), corpus(), context=kind == "raft")
-    except ComparisonError:
-        return False
-    return True
+def _warm(warmed: ArmPool, corpus: Corpus, arm: str) -> None:
+    with contextlib.suppress(Exception):  # who asks is told what is wrong
+        next(iter(warmed.arm(corpus, arm).answer([Question("warm-up", "Is anybody there?")])))
+
+
+@st.cache_resource(show_spinner=False)
+def desk() -> AskingDesk:
+    """Return where questions are asked; answers are found again by the id in the page's address."""
+    return AskingDesk()
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """Return the long jobs of the workspace."""
+    return Jobs(workspace())
+
+
+def votes() -> VoteStore:
+    """Return the votes of the workspace."""
+    return VoteStore(workspace().path / FILE_NAME)
+
+
+def default_corpus() -> str:
+    """Return the corpus that `versus app` was started with."""
+    return os.environ.get("VERSUS_CORPUS") or SAMPLE_CORPUS
+
+
+def pick_corpus() -> Corpus:
+    """Show the choice of corpus, kept in the address, and return the corpus chosen."""
+    known = {item.name: str(item.path) for item in library().corpora()}
+    own = workspace().corpus(default_corpus())
+    known.setdefault(own.name, str(own.path))
+    wanted = st.query_params.get("corpus") or st.session_state.get("corpus_name") or own.name
+    names = sorted(known, key=lambda name: (name != own.name, name))
+    place = names.index(wanted) if wanted in names else 0
+    chosen = st.selectbox("Corpus", names, index=place, key=f"corpus-{'/'.join(names)}-{wanted}")
+    st.session_state["corpus_name"] = chosen
+    if chosen != st.query_params.get("corpus", own.name):
+        st.query_params["corpus"] = chosen
+    return workspace().corpus(known[chosen])
+
+
+def arm_names(corpus: Corpus) -> list[str]:
+    """Return the names of the arms that can be asked about a corpus."""
+    return [spec.name for spec in pool().specs(corpus)]
+
+
+def kinds(corpus: Corpus) -> dict[str, str]:
+    """Return each arm's kind."""
+    return {spec.name: spec.kind for spec in pool().specs(corpus)}
+
+
+def questions(corpus: Corpus) -> list[Question]:
+    """Return the corpus's test questions that its documents answer; none if it has none."""
+    path = corpus.path / "questions" / "test.jsonl"
+    stamp = path.stat().st_mtime if path.exists() else 0.0
+    return _questions(str(corpus.path), stamp)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _questions(path: str, stamp: float) -> list[Question]:
+    from data_prep.questions import read_questions
+
+    file = Path(path) / "questions" / "test.jsonl"
+    found = read_questions(file) if stamp else []
+    return [question for question in found if question.answerable and question.slice != "new-document"]
+
+
+def listings(corpus: Corpus) -> list[Listing]:
+    """Return the corpus's listings; none if it has none."""
+    path = corpus.path / "listings.jsonl"
+    return _listings(str(path), path.stat().st_mtime) if path.exists() else []
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _listings(path: str, stamp: float) -> list[Listing]:
+    return read_listings(Path(path))
+
+
+def suggestions(corpus: Corpus, about: str | None, count: int = 4) -> list[str]:
+    """Return a few of the corpus's questions, the same ones for a session; of one listing where it is given."""
+    fitting = [item.question for item in questions(corpus) if (item.about == about if about else True)]
+    if not about and any(item.about for item in questions(corpus)):
+        return []
+    seed = st.session_state.setdefault("seed", random.randrange(10**6))
+    return random.Random(f"{seed} {corpus.name} {about}").sample(fitting, min(count, len(fitting)))
+
+
+def show_column(place: object, asking: Asking, number: int, corpus: Corpus, *, title: str = "") -> None:
+    """Draw one arm's card into a placeholder; with `title` it is masked, as in a blind vote."""
+    from comparison_app.passages import passages
+
+    column = asking.columns[number]
+    masked = bool(title)
+    found = []
+    if column.prediction is not None and not masked:
+        texts = library()
+        found = passages(
+            column.prediction.documents, column.text, corpus, lambda name: texts.text(corpus, name), most=3
+        )
+    kind = kinds(corpus).get(column.arm, "")
+    card = look.answer(
+        column,
+        found,
+        title=title or look.label(column.arm),
+        note="" if masked or not kind else look.note_of(kind),
+        shade="#888" if masked else look.colour(column.arm, asking.arms),
+        plain=masked,
+    )
+    place.html(str(card))  # type: ignore[attr-defined]
+
+
+def watch(asking: Asking, places: list[object], corpus: Corpus, *, titles: list[str] | None = None) -> None:
+    """Draw the answers as they come, until all are there."""
+    drawn: list[object] = [None] * len(places)
+    for columns in asking.watch():
+        for number, column in enumerate(columns):
+            if drawn[number] != column:
+                show_column(places[number], asking, number, corpus, title=titles[number] if titles else "")
+                drawn[number] = column

@@ -1,0 +1,215 @@
+"""The page Compare: put arms to the same questions, watch, read the report, set one run against another."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import streamlit as st
+from markupsafe import Markup
+
+from comparison_app.errors import ComparisonError
+from comparison_app.experiment_form import estimate, slice_counts, write_experiment
+from comparison_app.jobs import Job, progress
+from comparison_app.run_table import NOBODY, TIE, Row, chosen, differences, read_rows, summary_table
+from comparison_app.summary import read_summary
+from comparison_app.web import look, session
+
+TABS = ("Report", "Questions", "Against another run", "New comparison")
+PAGE = 20
+
+
+def start_form() -> None:
+    """Show the choice of corpus, arms and slices with an estimate, and start a comparison."""
+    with st.columns([1, 3])[0]:
+        corpus = session.pick_corpus()
+    counts = slice_counts(corpus)
+    if not counts:
+        look.empty(
+            "This corpus has no test questions",
+            f"Bring some with `versus questions import FILE --into {corpus.name}`, then compare.",
+        )
+        return
+    specs = {spec.name: spec for spec in session.pool().specs(corpus)}
+    arms = st.pills("Arms", list(specs), selection_mode="multi", default=list(specs)[:3], format_func=look.label)
+    slices = st.pills(
+        "Slices", list(counts), selection_mode="multi", default=[name for name in counts if name != "new-document"]
+    )
+    most = st.slider("Questions of each slice, at most", 1, max(2, max(counts.values())), min(20, max(counts.values())))
+    sample = {name: min(most, counts[name]) for name in slices}
+    name = st.text_input("Name", value=f"{corpus.name}-check")
+    expected = estimate(session.workspace(), [specs[arm] for arm in arms], sum(sample.values()))
+    told = f"{sum(sample.values())} questions to {len(arms)} arms: {expected.answers} answers"
+    if expected.seconds is not None and expected.answers:
+        st.caption(
+            f"{told}; about {expected.seconds:.0f} s and {expected.cost:.4f} {expected.currency}, by earlier runs."
+        )
+    else:
+        st.caption(f"{told}. How long they take is not known yet: nothing like it was run here.")
+    if st.button("Start the comparison", type="primary", icon=":material/play_arrow:"):
+        path = write_experiment(session.workspace(), name, corpus, [specs[arm] for arm in arms], sample)
+        run = f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        launch({"experiment": str(path.resolve()), "name": run})
+
+
+def launch(arguments: dict[str, object]) -> None:
+    """Start a comparison; what is wrong stands on the page."""
+    try:
+        job = session.jobs().start("compare", str(arguments["name"]), dict(arguments))
+        st.session_state["watched"] = job.id
+        st.rerun()
+    except ComparisonError as error:
+        st.warning(str(error).capitalize() + ".")
+
+
+def jobs() -> None:
+    """Show the comparison at work, or how the last one ended."""
+    found = session.jobs().jobs("compare")
+    active = [job for job in found if session.jobs().state(job).state == "running"]
+    if active:
+        running(active[0])
+        return
+    if found:
+        state = session.jobs().state(found[0])
+        if state.state == "done" and st.session_state.pop("watched", None) == found[0].id:
+            st.query_params.update(run=str(state.result["run"]), tab=TABS[0])
+            st.rerun()
+        elif state.state in ("failed", "stopped", "lost"):
+            box = st.container(border=True)
+            box.write(f"{found[0].title} {state.state}: {state.message}")
+            if box.button("Resume", key=f"resume-{found[0].id}"):
+                launch({**found[0].arguments, "resume": started(found[0])})
+
+
+def started(job: Job) -> bool:
+    """Tell whether a comparison got so far that there is something to go on from."""
+    return (session.workspace().runs / str(job.arguments["name"]) / "run.json").exists()
+
+
+@st.fragment(run_every=1)
+def running(job: Job) -> None:
+    """Show a comparison at work."""
+    if session.jobs().state(job).state != "running":
+        st.rerun()
+        return
+    rows = progress(job)
+    last = rows[-1] if rows else {"stage": "loading"}
+    with st.container(border=True):
+        head, stop = st.columns([5, 1], vertical_alignment="center")
+        head.markdown(f"**{job.title}**")
+        if stop.button("Stop", icon=":material/stop_circle:", width="stretch"):
+            session.jobs().stop(job)
+        left = f" · {last['left']:.0f} s left" if last.get("left") is not None else ""
+        done = f" · {last['done']:,} of {last['total']:,}" if last.get("total") else ""
+        share = last["done"] / last["total"] if last.get("total") else 0.0
+        st.progress(min(1.0, share), f"{str(last['stage']).capitalize()}{done}{left}")
+
+
+def report(run: Path) -> None:
+    """Show a run's verdict, scores and report."""
+    summary = read_summary(run / "summary.json")
+    look.html(Markup('<div class="v-note">{}</div>').format(summary["verdict"]))
+    rows = summary_table(summary)
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    look.table(header, [[row.get(key) for key in header] for row in rows])
+    st.caption(
+        f"Mean {summary['primary_metric']} by slice; on unanswerable questions the share declined or answered rightly."
+    )
+    bar = st.container(horizontal=True)
+    for file, words, kind in (
+        ("report.html", "Report", "text/html"),
+        ("questions.csv", "Questions (CSV)", "text/csv"),
+        ("summary.json", "Summary (JSON)", "application/json"),
+    ):
+        if (run / file).is_file():
+            data = (run / file).read_bytes()
+            bar.download_button(words, data, f"{run.name}-{file}", kind, icon=":material/download:", on_click="ignore")
+    st.iframe((run / "report.html").read_text(encoding="utf-8"), height=900)
+
+
+def browse(run: Path) -> None:
+    """Show a run question by question, with filters."""
+    rows = read_rows(run)
+    arms = list(rows[0].cells) if rows else []
+    slices = list(dict.fromkeys(row.slice for row in rows))
+    one, two, three, four = st.columns([2, 2, 2, 1], vertical_alignment="bottom")
+    picked = one.multiselect("Slices", slices, placeholder="all")
+    winner = two.selectbox("Who won", [*arms, TIE, NOBODY], index=None, placeholder="anybody", format_func=look.label)
+    text = three.text_input("Words in the question")
+    errors = four.checkbox("Errors only")
+    found = chosen(rows, slices=picked, winner=winner, errors=errors, text=text)
+    st.caption(f"{len(found):,} of {len(rows):,} questions")
+    if not found:
+        look.empty("No question fits", "Take a filter away.")
+        return
+    pages = -(-len(found) // PAGE)
+    page = st.number_input(f"Page (of {pages})", 1, pages, 1) if pages > 1 else 1
+    for row in found[(page - 1) * PAGE : page * PAGE]:
+        question(row, arms)
+
+
+def question(row: Row, arms: list[str]) -> None:
+    """Show one question with every arm's answer and what it is worth."""
+    with st.expander(
+        f"{row.question[:160].replace('[', '(').replace(']', ')')}  ·  {row.slice}  ·  {look.label(row.winner)}"
+    ):
+        look.html(Markup('<p class="v-facts">Expected: {}</p>').format(row.gold or "to decline"))
+        cells = []
+        for arm in arms:
+            cell = row.cells[arm]
+            said = f"failed: {cell.error}" if cell.error else "(declined)" if cell.declined else cell.answer
+            cells.append((look.label(arm), cell.credit, f"{cell.seconds:.2f} s", said[:1200]))
+        look.table(("arm", "worth", "time", "answer"), cells, wide=[3])
+
+
+def against(run: Path, others: list[str]) -> None:
+    """Show what changed from another run to this one."""
+    other = st.selectbox("Earlier run", [name for name in others if name != run.name], index=None, placeholder="choose")
+    if not other:
+        look.empty("Two runs side by side", "Choose the run to compare with: shared arms are set against each other.")
+        return
+    found = differences(session.workspace().runs / other, run)
+    if not found:
+        look.empty("Nothing in common", "These runs share no arm that was scored on the same slice.")
+        return
+    rows = [
+        (look.label(row["arm"]), row["slice"], row["before"], row["after"], f"{row['change']:+.3f}") for row in found
+    ]
+    look.table(("arm", "slice", other, run.name, "change"), rows)
+    st.caption("Differences of means, without a test: `versus report --against` says which of them are decisive.")
+
+
+def main() -> None:
+    """Lay out the page."""
+    look.page_title("Compare", "All arms, the same questions: which to trust where, and how sure that is.")
+    jobs()
+    finished = session.workspace().runs.glob("*/summary.json")
+    runs = [path.parent.name for path in sorted(finished, key=lambda path: path.stat().st_mtime, reverse=True)]
+    wanted = st.query_params.get("tab")
+    usual = TABS[0] if runs else TABS[3]
+    tab = st.segmented_control(
+        "Show", TABS, default=wanted if wanted in TABS else usual, required=True, key=f"tab-{wanted}"
+    )
+    st.query_params["tab"] = str(tab)
+    if tab == TABS[3]:
+        start_form()
+        return
+    if not runs:
+        look.empty(
+            "No run yet",
+            "Start one under New comparison, or run the whole job with `versus demo`.",
+        )
+        return
+    given = st.query_params.get("run")
+    name = st.selectbox("Run", runs, index=runs.index(given) if given in runs else 0, key=f"run-{given}")
+    st.query_params["run"] = name
+    run = session.workspace().runs / name
+    if tab == TABS[1]:
+        browse(run)
+    elif tab == TABS[2]:
+        against(run, runs)
+    else:
+        report(run)
+
+
+main()

@@ -1,0 +1,223 @@
+"""How things look: one style sheet, and answers, sources, listings and tables as HTML in which all text is escaped.
+
+Streamlit cleans the HTML once more in the browser; no script of a document, an answer or a question ever runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from markupsafe import Markup, escape
+
+from comparison_app.asking import Column
+from comparison_app.kinds import CLOSED_BOOK
+from comparison_app.leaderboard import MOST_NEEDED, Standing
+from comparison_app.passages import Passage
+from data_prep.listings import Listing
+
+LABELS = {
+    "rag-extractive": "Quoted",
+    "rag": "RAG",
+    "finetuned": "Fine-tuned",
+    "finetuned-rag": "Fine-tuned + RAG",
+    "raft": "RAFT",
+    "base": "Base model",
+}
+EXPLAINED = {
+    "rag-extractive": "sentences of the documents, word for word; no model writes",
+    "rag": "the base model reads what retrieval finds",
+    "finetuned": "an adapter answers from memory",
+    "finetuned-rag": "the adapter reads what retrieval finds",
+    "raft": "an adapter trained to read retrieved passages",
+    "base": "the base model answers from memory",
+}
+COLOURS = ("#2f6fde", "#d9622b", "#1f9d7a", "#a04fd0", "#c2912e", "#c73e6b", "#4c8f2f", "#5b6b8c")
+
+STYLE = Path(__file__).with_name("style.css")
+
+
+def label(arm: str) -> str:
+    """Return an arm's name as people read it."""
+    return LABELS.get(arm, arm)
+
+
+def colour(arm: str, arms: Sequence[str]) -> str:
+    """Return an arm's colour; the same arm has the same colour on every page."""
+    known = list(LABELS)
+    place = known.index(arm) if arm in known else len(known) + (list(arms).index(arm) if arm in arms else 0)
+    return COLOURS[place % len(COLOURS)]
+
+
+def page_title(title: str, line: str) -> None:
+    """Show a page's title and, in one line, what it is for."""
+    st.title(title, anchor=False)
+    html(Markup('<p class="v-line">{}</p>').format(line))
+
+
+def empty(title: str, *lines: str) -> None:
+    """Show an empty state that says what would stand here and how to get it; `code` in backticks."""
+    body = Markup("").join(Markup("<p>{}</p>").format(_with_code(line)) for line in lines)
+    html(Markup('<div class="v-empty"><h3>{}</h3>{}</div>').format(title, body))
+
+
+def html(body: Markup) -> None:
+    """Put HTML on the page; only `Markup`, in which text was escaped, is taken."""
+    if not isinstance(body, Markup):
+        raise TypeError("HTML for the page must be Markup, in which text is escaped")
+    st.html(str(body))
+
+
+def answer(
+    column: Column, sources: Sequence[Passage], *, title: str, note: str = "", shade: str = "#888", plain: bool = False
+) -> Markup:
+    """Return one arm's card. `plain`: without seconds, tokens and sources, as in a blind vote."""
+    head = Markup("<h3>{} <small>{}</small></h3>").format(title, note)
+    parts = [head, _said(column)]
+    if not plain and column.prediction is not None:
+        parts += [_facts(column), *(_source(number, item) for number, item in enumerate(sources, start=1))]
+    return Markup('<article class="v-card" style="--arm:{}">{}</article>').format(shade, Markup("").join(parts))
+
+
+def _said(column: Column) -> Markup:
+    made = column.prediction
+    if made is not None and made.error:
+        return Markup('<div class="v-note bad" role="alert"><b>No answer.</b> {}</div>').format(made.error[:600])
+    if column.state == "waiting":
+        lines = Markup("").join(Markup('<div class="v-wait" style="width:{}%"></div>').format(w) for w in (92, 78, 45))
+        return Markup('<div aria-label="waiting for the first word">{}</div>').format(lines)
+    stopped = Markup('<div class="v-note">Stopped here.</div>') if column.state == "stopped" else Markup("")
+    declined = Markup("")
+    if made is not None and made.abstained:
+        declined = Markup('<div class="v-note"><b>Declined:</b> it finds no answer.</div>')
+    kind = " caret" if column.state == "writing" else ""
+    text = Markup('<div class="v-answer{}" dir="auto">{}</div>').format(kind, column.text.strip()[:20_000])
+    return Markup("{}{}{}").format(declined, text, stopped)
+
+
+def _facts(column: Column) -> Markup:
+    made = column.prediction
+    assert made is not None
+    told = [f"{made.seconds:.2f} s"]
+    if made.seconds_to_first_token is not None and made.seconds - made.seconds_to_first_token > 0.05:
+        told.append(f"first word {made.seconds_to_first_token:.2f} s")
+    if made.completion_tokens:
+        told.append(f"{made.prompt_tokens or 0} + {made.completion_tokens} tokens")
+    told.append(f"cost {made.cost:.6f}" if made.cost is not None else "local, no charge")
+    return Markup('<p class="v-facts">{}</p>').format(" · ".join(told))
+
+
+def _source(number: int, item: Passage) -> Markup:
+    pieces = Markup("").join(
+        Markup("<mark>{}</mark>").format(text) if marked else escape(text) for text, marked in item.pieces
+    )
+    link = Markup("")
+    if item.link:
+        link = Markup(' · <a href="{}" target="_blank" rel="noopener noreferrer">open the page</a>').format(item.link)
+    pictures = Markup("").join(
+        Markup('<img alt="{}" src="{}">').format(picture.words, picture.address) for picture in item.pictures
+    )
+    where = f"{item.title} › {item.section}" if item.section else item.title
+    return Markup(
+        '<details><summary>[{}] {}</summary><div class="v-passage" dir="auto">{}</div>{}'
+        '<p class="v-facts">{}, characters {}–{} · score {}{}</p></details>'
+    ).format(number, where, pieces, pictures, item.document, item.start, item.end, f"{item.score:.3f}", link)
+
+
+def note_of(kind: str) -> str:
+    """Return in a few words where an arm of a kind has its answers from."""
+    return "from memory" if kind in CLOSED_BOOK else "reads documents"
+
+
+def listing_card(listing: Listing) -> Markup:
+    """Return a listing as a card: title, price, rating, attributes, description."""
+    price = (
+        f"{listing.price:,.2f} {listing.currency or ''}".replace(".00", "") if listing.price is not None else "no price"
+    )
+    rating = f"★ {listing.rating:g} ({listing.reviews})" if listing.rating else ""
+    facts = " · ".join(item for item in (listing.category, listing.place or "", rating) if item)
+    chips = Markup("").join(Markup("<li>{}: {}</li>").format(*pair) for pair in listing.attributes.items())
+    return Markup(
+        '<article class="v-card"><h3>{}</h3><div class="v-price">{}</div><p class="v-facts">{}</p>'
+        '<ul class="v-chips">{}</ul><div class="v-answer" dir="auto">{}</div></article>'
+    ).format(listing.title, price.strip(), facts, chips, listing.description)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, wide: Sequence[int] = ()) -> None:
+    """Show a table that scrolls sideways on a narrow screen; columns in `wide` hold running text."""
+    head = Markup("").join(Markup("<th scope=col>{}</th>").format(name) for name in header)
+    body = Markup("").join(
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                Markup("<td{}>{}</td>").format(Markup(" class=wide") if place in wide else "", _cell(cell))
+                for place, cell in enumerate(row)
+            )
+        )
+        for row in rows
+    )
+    html(
+        Markup('<div class="v-scroll" tabindex=0><table class="v-table"><tr>{}</tr>{}</table></div>').format(head, body)
+    )
+
+
+def standings(found: Sequence[Standing]) -> None:
+    """Show a leaderboard with its intervals on one scale."""
+    low, high = min(item.low for item in found) - 10, max(item.high for item in found) + 10
+
+    def share(points: float) -> str:
+        return f"{100 * (points - low) / (high - low):.1f}"
+
+    rows = []
+    for place, item in enumerate(found, start=1):
+        bar = Markup(
+            '<div class="v-bar" style="--arm:{}"><i style="left:{}%;right:{}%"></i><b style="left:{}%"></b></div>'
+        ).format(
+            colour(item.arm, [other.arm for other in found]),
+            share(item.low),
+            f"{100 - float(share(item.high)):.1f}",
+            share(item.points),
+        )
+        points = f"{item.points:.0f} ({item.low:.0f} to {item.high:.0f})"
+        record = f"{item.wins}–{item.ties}–{item.losses}"
+        rows.append((f"{place}. {label(item.arm)}", points, bar, item.votes, record, _needed(item.needed)))
+    table(("arm", "points (95 %)", "", "votes", "won–tied–lost", "votes still needed"), rows)
+
+
+def _needed(needed: int | None) -> str:
+    if needed is None:
+        return "–"
+    if needed >= MOST_NEEDED:
+        return "too close to tell"
+    return "enough" if needed == 0 else f"about {needed:,}"
+
+
+def document(markdown: str, picture: Callable[[str], str | None]) -> Markup:
+    """Return a document's light markdown as HTML: no HTML of its own, no script, pictures only from `picture`."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def image(renderer: Any, tokens: Any, place: int, options: Any, env: Any) -> str:
+        address = picture(str(tokens[place].attrGet("src") or ""))
+        words = tokens[place].content
+        if address is None:
+            return str(Markup("<em>[picture: {}]</em>").format(words))
+        return str(Markup('<img alt="{}" src="{}">').format(words, address))
+
+    parser.add_render_rule("image", image)
+    return Markup('<div class="v-doc" dir="auto">{}</div>').format(Markup(parser.render(markdown[:400_000])))
+
+
+def _cell(cell: object) -> object:
+    if isinstance(cell, float):
+        return f"{cell:.3f}"
+    return "–" if cell is None else cell
+
+
+def _with_code(line: str) -> Markup:
+    parts = line.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )

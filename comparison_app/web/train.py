@@ -1,0 +1,163 @@
+"""The page Train: choose recipe and data, start, watch the loss, stop, resume; the adapters with their records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from comparison_app.errors import ComparisonError
+from comparison_app.jobs import Job, progress, training_name
+from comparison_app.web import look, session
+from data_prep.corpus import Corpus
+from data_prep.errors import VersusError
+
+
+def form(corpus: Corpus) -> None:
+    """Show the choice of recipe and data, and start a training."""
+    from finetune.config import load_recipe, recipe_names
+
+    names = recipe_names()
+    usual = names.index("pocket-live") if "pocket-live" in names else 0
+    with st.container(border=True):
+        recipe = st.selectbox("Recipe", names, index=usual)
+        st.caption(load_recipe(recipe).description)
+        left, middle, right = st.columns(3)
+        name = left.text_input("Name of the adapter", value=f"{corpus.name}-{recipe}")
+        subset = middle.selectbox("Facts", ["all", *subsets(corpus)], help="A nested subset trains faster.")
+        limit = right.number_input("Stop after seconds (0: as the recipe says)", min_value=0, value=0, step=30)
+        count = len(corpus.questions("train"))
+        if not count:
+            look.empty(
+                "This corpus has no questions to train on",
+                f"Bring some with `versus questions import FILE --into {corpus.name}`, or draft them.",
+            )
+            return
+        if st.button("Start training", type="primary", icon=":material/play_arrow:"):
+            arguments = {"recipe": recipe, "corpus": str(corpus.path.resolve()), "name": training_name(name)}
+            start(arguments | {"subset": None if subset == "all" else subset, "max_seconds": limit or None})
+        st.caption(f"{count:,} train questions in {corpus.name}. One training at a time runs on a device.")
+
+
+def subsets(corpus: Corpus) -> list[str]:
+    """Return the names of the corpus's nested subsets."""
+    path = corpus.path / "questions" / "subsets.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def start(arguments: dict[str, Any]) -> None:
+    """Start a training; what is wrong stands on the page."""
+    try:
+        session.jobs().start("train", arguments["name"], arguments)
+        st.rerun()
+    except ComparisonError as error:
+        st.warning(str(error).capitalize() + ".")
+
+
+@st.fragment(run_every=1)
+def running(job: Job) -> None:
+    """Show a training at work: how far, the loss, the time left, and a way to stop it."""
+    state = session.jobs().state(job)
+    if state.state != "running":
+        st.rerun()
+        return
+    steps = [row for row in progress(job) if "step" in row]
+    head, stop = st.columns([5, 1], vertical_alignment="center")
+    head.subheader(f"Training {job.title}", anchor=False)
+    if stop.button("Stop", icon=":material/stop_circle:", width="stretch"):
+        session.jobs().stop(job)
+        st.toast("Stopping after this step; it can be resumed.")
+    if not steps:
+        st.progress(0.0, "Loading the model")
+        return
+    last = steps[-1]
+    left = last["seconds"] / max(1, last["step"]) * (last["total"] - last["step"])
+    share = min(1.0, last["step"] / max(1, last["total"]))
+    st.progress(share, f"Step {last['step']:,} of {last['total']:,} · loss {last['loss']:.3f} · {left:.0f} s left")
+    curve(steps)
+
+
+def curve(steps: list[dict[str, Any]]) -> None:
+    """Draw the loss."""
+    import pandas as pd
+
+    thinned = steps[:: max(1, len(steps) // 400)]
+    data = pd.DataFrame({"step": [row["step"] for row in thinned], "loss": [row["loss"] for row in thinned]})
+    st.line_chart(data, x="step", y="loss", height=240, color="#2f6fde", alt="training loss by step")
+
+
+def past(jobs: list[Job]) -> None:
+    """List earlier trainings, with the reason where one ended early, and a way to resume it."""
+    for job in jobs[:8]:
+        state = session.jobs().state(job)
+        icon = {"done": "check_circle", "stopped": "pause_circle"}.get(state.state, "error")
+        with st.expander(
+            f"{job.title}: {state.state} ({job.started[:16].replace('T', ' ')})", icon=f":material/{icon}:"
+        ):
+            if state.message:
+                st.write(state.message)
+            steps = [row for row in progress(job) if "step" in row]
+            if len(steps) > 1:
+                curve(steps)
+            if state.state in ("stopped", "lost", "failed") and st.button("Resume", key=f"resume-{job.id}"):
+                start({**job.arguments, "resume": True})
+
+
+def adapters() -> None:
+    """List the adapters with their run records."""
+    from finetune.run_record import read_run_record
+
+    workspace = session.workspace()
+    rows, records = [], {}
+    for name in workspace.adapter_names():
+        try:
+            record = read_run_record(workspace.adapter(name))
+        except VersusError as error:
+            st.warning(str(error))
+            continue
+        records[name] = record
+        last = record.losses[-1][1] if record.losses else None
+        kind = "with context" if record.context else "closed book"
+        rows.append(
+            (
+                name,
+                record.base_model,
+                kind,
+                len(record.trained_ids),
+                record.steps,
+                last,
+                f"{record.seconds:.0f} s",
+                record.finished[:10],
+            )
+        )
+    st.subheader("Adapters", anchor=False)
+    if not rows:
+        look.empty("No adapter yet", "Start a training above; pocket takes a few minutes on two cores.")
+        return
+    look.table(("adapter", "base model", "kind", "questions", "steps", "last loss", "time", "made"), rows)
+    name = st.selectbox("Run record of", list(records), index=None, placeholder="choose an adapter")
+    if name:
+        record = records[name]
+        if len(record.losses) > 1:
+            curve([{"step": step, "loss": loss} for step, loss in record.losses])
+        shown = {"recipe": record.recipe, "data_sha256": record.data_sha256, "base": record.base_fingerprint}
+        st.json({**shown, "device": record.device, "seed": record.seed, "versions": record.versions}, expanded=False)
+
+
+def main() -> None:
+    """Lay out the page."""
+    look.page_title("Train", "An adapter that knows your documents by heart, to be compared with retrieval.")
+    with st.columns([1, 3])[0]:
+        corpus = session.pick_corpus()
+    jobs = session.jobs().jobs("train")
+    active = [job for job in jobs if session.jobs().state(job).state == "running"]
+    if active:
+        running(active[0])
+    else:
+        form(corpus)
+    past([job for job in jobs if job not in active])
+    adapters()
+
+
+main()

@@ -1,0 +1,163 @@
+"""The page Vote: two arms masked and shuffled, a vote, then who they were; and the leaderboard of all votes."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass
+
+import streamlit as st
+from markupsafe import Markup
+
+from comparison_app.asking import LONGEST_QUESTION, Asking
+from comparison_app.errors import ComparisonError
+from comparison_app.leaderboard import leaderboard
+from comparison_app.votes import Vote, preference_pairs, preferences_jsonl
+from comparison_app.web import look, session
+from data_prep.corpus import Corpus
+
+REASONS = ("right", "complete", "short", "well sourced", "wrong", "made up", "beside the point", "should have declined")
+OUTCOMES = {"a": "A is better", "b": "B is better", "tie": "As good as each other", "both-bad": "Both bad"}
+
+
+@dataclass
+class Ballot:
+    """One question to two masked arms, and what was voted."""
+
+    id: str
+    asking: Asking
+    corpus: str
+    outcome: str | None = None
+
+
+def new_ballot(text: str, arms: list[str], corpus: Corpus) -> None:
+    """Ask two arms, drawn and shuffled, and keep the ballot in this session."""
+    pair = random.sample(arms, 2)
+    try:
+        asking = session.desk().ask(text, pair, corpus.name, lambda name: session.pool().arm(corpus, name))
+    except ComparisonError as error:
+        st.warning(str(error).capitalize() + ".")
+        return
+    st.session_state["ballot"] = Ballot(secrets.token_hex(8), asking, corpus.name)
+
+
+def cast(ballot: Ballot, outcome: str) -> None:
+    """Keep the vote; a second click on the same ballot changes nothing."""
+    if ballot.outcome is not None:
+        return
+    ballot.outcome = outcome
+    a, b = ballot.asking.columns
+    vote = Vote(
+        ballot.asking.question.question,
+        (a.arm, b.arm),
+        outcome,
+        answers=(a.text, b.text),
+        corpus=ballot.corpus,
+        id=ballot.id,
+    )
+    session.votes().add(vote)
+
+
+def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
+    """Show both answers masked, and once there is a vote, who gave them."""
+    look.html(Markup("<h2>{}</h2>").format(ballot.asking.question.question))
+    places: list[object] = [column.empty() for column in st.columns(2)]
+    if ballot.outcome is None:
+        titles = ["Answer A", "Answer B"]
+        for number in (0, 1):
+            session.show_column(places[number], ballot.asking, number, corpus, title=titles[number])
+        if not ballot.asking.done:
+            session.watch(ballot.asking, places, corpus, titles=titles)
+        row = st.container(horizontal=True)
+        for number, (outcome, words) in enumerate(OUTCOMES.items(), start=1):
+            row.button(words, key=f"vote-{outcome}", on_click=cast, args=(ballot, outcome), shortcut=str(number))
+        st.caption("Keys 1 to 4 vote. Names, seconds and sources are shown after the vote.")
+        return
+    for number in (0, 1):
+        session.show_column(places[number], ballot.asking, number, corpus)
+    st.success(f"Your vote: {OUTCOMES[ballot.outcome].lower()}.", icon=":material/check:")
+    with st.form("why"):
+        reasons = st.pills("Why? (if you like)", REASONS, selection_mode="multi")
+        text = st.text_input("In your words", max_chars=500)
+        if st.form_submit_button("Add the reason"):
+            session.votes().explain(ballot.id, ", ".join(reasons), text)
+            st.toast("Thank you: the reason stands beside your vote.")
+
+
+def ask(corpus: Corpus) -> None:
+    """Show how a ballot begins: a question of one's own, or one that is drawn."""
+    arms = session.arm_names(corpus)
+    if len(arms) < 2:
+        look.empty("Two arms are needed", "Train an adapter, or start the app with an experiment of several arms.")
+        return
+    with st.form("blind", border=False):
+        line, button = st.columns([7, 1], vertical_alignment="bottom")
+        text = line.text_input("Question", max_chars=LONGEST_QUESTION, placeholder="Ask, and two arms answer masked")
+        asked = button.form_submit_button("Ask", type="primary", width="stretch")
+    pool = [item.question for item in session.questions(corpus) if item.about is None]
+    drawn = bool(pool) and st.button("Draw a question", icon=":material/casino:", type="tertiary")
+    if asked or drawn:
+        new_ballot(random.choice(pool) if drawn else text, arms, corpus)
+    ballot = st.session_state.get("ballot")
+    if ballot is not None and ballot.corpus == corpus.name:
+        show_ballot(ballot, corpus)
+    else:
+        look.empty(
+            "Judge without knowing who speaks",
+            "Two arms answer the same question; their names stay hidden until you have voted.",
+            "Votes rank the arms, and become the pairs that `versus prefer` trains on.",
+        )
+
+
+def board() -> None:
+    """Show the leaderboard, and the votes to take along."""
+    votes = session.votes().votes()
+    if not votes:
+        look.empty("No votes yet", "Each vote moves the ranking; about 200 tell apart two arms that win 60 to 40.")
+        return
+    look.standings(leaderboard(votes))
+    st.caption(
+        "Points after Bradley and Terry, 400 points are odds of ten to one; intervals from 1,000 resamples of the "
+        "votes. Needed: further votes against the arm above until a difference of this size would be found."
+    )
+    row = st.container(horizontal=True)
+    pairs = preference_pairs(votes)
+    row.download_button(
+        f"Preference pairs for DPO ({len(pairs)})",
+        preferences_jsonl(votes),
+        "preferences.jsonl",
+        "application/jsonl",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    recent = [
+        (
+            vote.when[:16].replace("T", " "),
+            look.label(vote.arms[0]),
+            look.label(vote.arms[1]),
+            OUTCOMES[vote.outcome],
+            vote.question,
+        )
+        for vote in reversed(votes[-20:])
+    ]
+    with st.expander(f"Latest votes (of {len(votes)})"):
+        look.table(("when", "A", "B", "outcome", "question"), recent, wide=[4])
+
+
+def main() -> None:
+    """Lay out the page."""
+    look.page_title("Vote", "Two masked answers, one judgement; the votes rank the arms.")
+    where, what = st.columns([1, 3], vertical_alignment="bottom")
+    with where:
+        corpus = session.pick_corpus()
+    tabs = ("Vote", "Leaderboard")
+    wanted = st.query_params.get("tab")
+    tab = what.segmented_control("Show", tabs, default=wanted if wanted in tabs else tabs[0], required=True)
+    st.query_params["tab"] = str(tab)
+    if tab == "Leaderboard":
+        board()
+    else:
+        ask(corpus)
+
+
+main()
