@@ -13,14 +13,14 @@ from data_prep.corpus import Corpus
 from rag.config import RagConfig
 
 if TYPE_CHECKING:
-    from rag.retrieval import HybridRetriever
+    from rag.refining import Search
 
 
 ANSWERED_AT_LEAST = 0.9
 """The trade-off chosen: of the answerable dev questions at most a tenth may be declined."""
 
 
-def calibrated(config: RagConfig, retriever: HybridRetriever, corpus: Corpus) -> RagConfig:
+def calibrated(config: RagConfig, retriever: Search, corpus: Corpus) -> RagConfig:
     """Return `config` with the threshold under which to decline, found on the corpus's dev questions.
 
     A threshold that is set stays. Without dev questions of both kinds, answerable and not, nothing is declined. The
@@ -43,7 +43,7 @@ def calibrated(config: RagConfig, retriever: HybridRetriever, corpus: Corpus) ->
     return config if threshold is None else replace(config, abstain_below=threshold)
 
 
-def _calibrate(config: RagConfig, retriever: HybridRetriever, corpus: Corpus) -> dict[str, float]:
+def _calibrate(config: RagConfig, retriever: Search, corpus: Corpus) -> dict[str, float]:
     from rag.answering import RagAnswerer, calibrate_abstention
 
     questions = corpus.questions("dev")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from finetune.answering import LocalModel
     from rag.config import RagConfig
-    from rag.retrieval import HybridRetriever
+    from rag.refining import Search
 
 
 WAVES = 4
@@ -153,7 +153,7 @@ class ArmFactory:
         self._workspace, self._corpus, self._threads = workspace, corpus, threads
         self._replies = replies
         self._models: dict[tuple[str, str | None, int], LocalModel] = {}
-        self._retrievers: dict[RagConfig, HybridRetriever] = {}
+        self._retrievers: dict[RagConfig, Search] = {}
 
     def build(self, spec: ArmSpec, batch_size: int = 16) -> Arm:
         """Build one arm; raises `VersusError` if its model, adapter or index cannot be used.
@@ -220,7 +220,7 @@ class ArmFactory:
             config, count_tokens = fit_context(config, model.context_length), model.count_tokens
         return RagAnswerer(retriever, generator, config, language=self._corpus.language, count_tokens=count_tokens)
 
-    def _retriever(self, config: RagConfig) -> HybridRetriever:
+    def _retriever(self, config: RagConfig) -> Search:
         """Return a retriever; arms with the same settings share one, and so its embedder and index."""
         if config not in self._retrievers:
             self._retrievers[config] = open_retriever(self._workspace, self._corpus, config)

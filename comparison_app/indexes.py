@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.console import Progress
+from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
-from rag.config import PRESETS, RagConfig
+from rag.config import BUNDLED_EMBEDDER, PRESETS, RagConfig
+from rag.remote_embedding import is_remote
+from rag.reranking import SENTENCES
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
+    from rag.embedding import Embedder
     from rag.indexing import IndexReport
-    from rag.retrieval import HybridRetriever
+    from rag.milvus import MilvusStore
+    from rag.refining import Search
+    from rag.store import EmbeddedStore
+    from rag.wordings import Writer
 
 SHORT_CONTEXT = 1024
 """Tokens up to which a model's context is short: a few whole chunks do not fit beside the question."""
@@ -26,6 +35,30 @@ SENTENCES_IN_SHORT_CONTEXT = 3
 def rag_config(preset: str | None = None, settings: dict[str, Any] | None = None) -> RagConfig:
     """Return a preset's settings with some of them replaced; raises `RagError` that lists every mistake."""
     return RagConfig.from_mapping({"preset": preset or "default", **(settings or {})})
+
+
+def chosen_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that `--set NAME=VALUE` and `--store` give; values are read as TOML, else as text."""
+    found: dict[str, Any] = {}
+    for item in arguments.set:
+        name, sign, value = item.partition("=")
+        if not sign:
+            raise ComparisonError(f"--set {item!r}: must read NAME=VALUE, say top_k=10")
+        found[name.strip().replace("-", "_")] = _read_value(value)
+    return {**found, **({"store": arguments.store} if arguments.store else {})}
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def needs_torch(config: RagConfig) -> bool:
+    """Tell whether retrieval with these settings runs a model on torch."""
+    embeds = config.embedder != BUNDLED_EMBEDDER and not is_remote(config.embedder)
+    return embeds or config.backend == "torch" or config.reranker not in (None, SENTENCES)
 
 
 def index_path(workspace: Workspace, corpus: Corpus, config: RagConfig) -> Path:
@@ -49,28 +82,54 @@ def update_index(
     include_new: bool = False,
     rebuild: bool = False,
     progress: Progress | None = None,
+    embedder: Embedder | None = None,
 ) -> IndexReport:
-    """Bring the index up to the corpus's documents; only what changed is chunked and embedded, or all to `rebuild`."""
-    from rag.embedding import Embedder
+    """Bring the index up to the corpus's documents; only what changed is chunked and embedded, or all to `rebuild`.
+
+    `embedder`: the one to use instead of opening that of `config`, say one that works on a cluster.
+    """
     from rag.indexing import index_documents
+    from rag.milvus_indexing import index_into_milvus
+    from rag.refining import shared_embedder
     from rag.store import EmbeddedStore
 
-    store = EmbeddedStore(index_path(workspace, corpus, config))
+    store = open_store(workspace, corpus, config)
     documents = corpus.documents(include_new=include_new)
-    embedder = Embedder.from_config(config)
-    return index_documents(documents, store, embedder, config, progress=progress, rebuild=rebuild)
+    chosen = embedder or shared_embedder(config)
+    if isinstance(store, EmbeddedStore):
+        return index_documents(documents, store, chosen, config, progress=progress, rebuild=rebuild)
+    return index_into_milvus(documents, store, chosen, config, progress=progress, rebuild=rebuild)
 
 
-def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig) -> HybridRetriever:
-    """Open the index of a corpus for retrieval, making it first if there is none."""
-    from rag.embedding import Embedder
-    from rag.retrieval import HybridRetriever
+def language_note(corpus: Corpus, config: RagConfig) -> str | None:
+    """Return a warning where the corpus is in a language that the embedder was not trained for."""
+    from rag.languages import language_warning
+
+    return language_warning(corpus.documents(), config.embedder) if config.dense_weight else None
+
+
+def open_store(workspace: Workspace, corpus: Corpus, config: RagConfig) -> EmbeddedStore | MilvusStore:
+    """Return the store of a corpus's index, embedded or on Milvus as `config` says; nothing is read yet."""
+    from rag.milvus import MilvusStore
     from rag.store import EmbeddedStore
 
     path = index_path(workspace, corpus, config)
-    if not path.exists():
+    if not config.store:
+        return EmbeddedStore(path)
+    return MilvusStore(config.store, path, heading_context=config.heading_context)
+
+
+def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig, writer: Writer | None = None) -> Search:
+    """Open the index of a corpus for retrieval, making it first if there is none.
+
+    `writer` writes other wordings of the questions, where the settings ask for that.
+    """
+    from rag.refining import open_search, refined
+
+    store = open_store(workspace, corpus, config)
+    if not store.generation:
         update_index(workspace, corpus, config)
-    return HybridRetriever(EmbeddedStore(path), Embedder.from_config(config), config)
+    return refined(open_search(store, config), writer)
 
 
 def fit_context(config: RagConfig, context_length: int) -> RagConfig:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
     from rag.config import RagConfig
-    from rag.retrieval import HybridRetriever
+    from rag.refining import Search
 
 Passages = Callable[[Question], list[str]]
 
@@ -124,7 +124,7 @@ def _chance(recipe: Recipe, question: Question) -> random.Random:
 
 
 def _excerpts(
-    contexts: Sequence[_Context], retriever: HybridRetriever, language: str, config: RagConfig
+    contexts: Sequence[_Context], retriever: Search, language: str, config: RagConfig
 ) -> list[list[str]]:
     """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
     from rag.extractive import ExtractiveGenerator

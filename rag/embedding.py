@@ -72,6 +72,9 @@ class Embedder:
     Safe to share between threads: one batch runs at a time.
     """
 
+    at_once = 128
+    """Texts that indexing hands over together, and keeps before the next: what a killed run loses at most."""
+
     def __init__(
         self,
         model: str = BUNDLED_EMBEDDER,

@@ -27,3 +27,18 @@ def add_command(
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose how and where a corpus is indexed and searched."""
+    parser.add_argument("--preset", help="retrieval settings: default, car-manual or intent-labels")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one retrieval setting as in an experiment's [arms.rag], say --set reranker=sentences",
+    )
+    parser.add_argument(
+        "--store", metavar="ADDRESS", help="where the index lies: milvus://HOST:PORT/NAME (default: the workspace)"
+    )

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_retrieval_options
 from comparison_app.console import console, print_json, print_table
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
-    from rag.retrieval import HybridRetriever
+    from rag.refining import Search
 
 
 def register(subparsers: Any) -> None:
@@ -29,27 +29,34 @@ def register(subparsers: Any) -> None:
     parser.add_argument("query", nargs="?", help="what to look for")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="measure recall, MRR and nDCG on these")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many chunks to show (default: 5)")
-    parser.add_argument("--preset", help="retrieval settings: default, car-manual or intent-labels")
+    parser.add_argument("--about", metavar="DOCUMENT", help="search this one document only")
+    parser.add_argument(
+        "--filter", action="append", default=[], metavar="FIELD=VALUE", help="only chunks whose metadata say this"
+    )
+    add_retrieval_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Search once, or measure."""
-    from comparison_app.indexes import open_retriever, rag_config
+    from comparison_app.indexes import chosen_settings, needs_torch, open_retriever, rag_config
     from rag.torchfree import block_torch
 
     if bool(arguments.query) == bool(arguments.questions):
         raise ComparisonError("give a query, or --questions FILE")
-    block_torch()
+    config = rag_config(arguments.preset, chosen_settings(arguments))
+    if not needs_torch(config):
+        block_torch()
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
-    retriever = open_retriever(workspace, corpus, rag_config(arguments.preset))
+    retriever = open_retriever(workspace, corpus, config)
     if arguments.questions:
         return _measure(arguments, retriever)
     return _search(arguments, retriever)
 
 
-def _search(arguments: argparse.Namespace, retriever: HybridRetriever) -> int:
-    chunks = retriever.run(query=arguments.query, top_k=arguments.top)["documents"]
+def _search(arguments: argparse.Namespace, retriever: Search) -> int:
+    about = [arguments.about] if arguments.about else None
+    chunks = retriever.retrieve_many([arguments.query], about, arguments.top, _filters(arguments.filter))[0]
     found = [
         {
             "document": chunk.meta["document"],
@@ -80,7 +87,16 @@ def _search(arguments: argparse.Namespace, retriever: HybridRetriever) -> int:
     return 0
 
 
-def _measure(arguments: argparse.Namespace, retriever: HybridRetriever) -> int:
+def _filters(conditions: list[str]) -> dict[str, Any] | None:
+    """Return FIELD=VALUE conditions, all of which must hold, as a Haystack filter."""
+    pairs = [condition.partition("=") for condition in conditions]
+    if wrong := [name for name, sign, _ in pairs if not sign or not name]:
+        raise ComparisonError(f"--filter {wrong[0]!r}: must read FIELD=VALUE, say language=en")
+    found = [{"field": f"meta.{name}", "operator": "==", "value": value} for name, _, value in pairs]
+    return {"operator": "AND", "conditions": found} if found else None
+
+
+def _measure(arguments: argparse.Namespace, retriever: Search) -> int:
     from data_prep.questions import read_questions
     from rag.evaluation import evaluate_retrieval
 
