@@ -33,8 +33,8 @@ class EndpointGenerator:
         *,
         api_key_env: str | None = None,
         max_new_tokens: int = 256,
-        in_flight: int = 32,
-        timeout: float = 120.0,
+        in_flight: int = 48,
+        timeout: float = 300.0,
         journal: ReplyJournal | None = None,
     ) -> None:
         if api_key_env and not os.environ.get(api_key_env):

@@ -88,7 +88,7 @@ class ArmSpec:
     api_key_env: str | None = None
     input_price: float | None = None
     output_price: float | None = None
-    in_flight: int = 32
+    in_flight: int = 48
     subset: str | None = None
     family: str | None = None
 

@@ -14,7 +14,7 @@ from comparison_app.console import console, error_console, print_json, print_tab
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
-    from comparison_app.comparison import Hooks
+    from comparison_app.comparison import Comparison, Hooks
     from comparison_app.runner import RunProgress
 
 
@@ -30,6 +30,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("experiment", help="an experiment file, or the name of one that ships")
     parser.add_argument("--name", help="name of the run (default: the experiment's name and the time)")
     parser.add_argument("--resume", action="store_true", help="continue the newest run of this experiment, or --name")
+    parser.add_argument("--plan", action="store_true", help="ask nothing; say what the run could see, take and cost")
+    parser.add_argument(
+        "--difference", type=float, default=10.0, metavar="POINTS", help="with --plan: the gap that matters (10)"
+    )
+    parser.add_argument("--ray", metavar="ADDRESS", help='spread the work over a Ray cluster ("local" starts one here)')
     judging = parser.add_mutually_exclusive_group()
     judging.add_argument(
         "--judge",
@@ -48,13 +53,58 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = Workspace.resolve(arguments.workspace)
     comparison = Comparison.prepare(find_experiment(arguments.experiment), workspace)
+    if arguments.plan:
+        return _plan(comparison, arguments.difference / 100, as_json=arguments.json)
     settings = comparison.experiment.judge
     judge = None if arguments.no_judge else judge_settings(settings, arguments.judge, arguments.budget)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
     with live_hooks(quiet=arguments.json) as hooks:
-        folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge)
+        folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)
     show_run(folder, as_json=arguments.json)
     return 0
+
+
+def _plan(comparison: Comparison, difference: float, *, as_json: bool) -> int:
+    """Show what a run would see, take and cost."""
+    from comparison_app.errors import ExperimentError
+    from comparison_app.planning import make_plan
+
+    if not 0 < difference <= 1:
+        raise ExperimentError("--difference must be more than 0 and at most 100 points")
+    plan = make_plan(comparison.experiment, comparison.questions, comparison.workspace.runs, difference)
+    if as_json:
+        print_json(plan.as_dict())
+        return 0
+    asked = ", ".join(f"{count} {name}" for name, count in plan.slices.items())
+    title = f"{plan.experiment}: {plan.questions} questions ({asked})"
+    rows = [
+        [f"{row.a} − {row.b}", row.slice, row.metric, row.questions, row.documents, _points(row.detectable),
+         "–" if row.needed is None else f"{row.needed:,}", row.source]
+        for row in plan.comparisons
+    ]  # fmt: skip
+    needed = f"questions for {100 * difference:g} points"
+    print_table(title, ["pair", "slice", "metric", "questions", "documents", "would see", needed, "spread from"], rows)
+    header = ["arm", "time", plan.currency, "from"]
+    arms = [[row.arm, _time(row.seconds), _money(row.cost), row.source] for row in plan.arms]
+    print_table("", header, [*arms, ["together", _time(plan.seconds), _money(plan.cost), ""]])
+    if plan.unknown:
+        unknown = ", ".join(plan.unknown)
+        console().print(f"Not known yet, and not in the sum: {unknown}. A run of a few questions tells.", markup=False)
+    return 0
+
+
+def _points(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} points"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _money(cost: float | None) -> str:
+    return "–" if cost is None else f"{cost:.2g}"
 
 
 def _run_name(workspace: Workspace, experiment: str, *, resume: bool) -> str:

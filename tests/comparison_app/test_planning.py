@@ -1,0 +1,110 @@
+"""`versus compare --plan`: what a run could see, how long it takes, what it costs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from comparison_app.evaluation import evaluate
+from comparison_app.experiment import Experiment, experiment_from_mapping
+from comparison_app.planning import make_plan
+from comparison_app.statistics import holm_share, paired_difference, planned_detectable
+from comparison_app.summary import summarise, write_summary
+from tests.comparison_app.synthetic import (
+    made_arms,
+    made_documents,
+    made_experiment,
+    made_predictions,
+    made_questions,
+    made_texts,
+)
+
+DOCUMENTS = made_documents()
+QUESTIONS = made_questions(DOCUMENTS)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run of the made-up experiment."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "first").mkdir()
+    predictions = made_predictions(made_arms(DOCUMENTS), QUESTIONS)
+    found = evaluate(made_experiment(), QUESTIONS, predictions, made_texts(DOCUMENTS))
+    write_summary(folder / "first" / "summary.json", summarise("first", found))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "summary.json").write_text("{")
+    return folder
+
+
+def test_what_an_earlier_run_could_see_is_what_the_plan_says_for_the_same_questions(runs: Path) -> None:
+    """The same experiment again sees the same; half the difference needs four times the questions."""
+    plan = make_plan(made_experiment(), QUESTIONS, runs, 0.1)
+    finished = evaluate(
+        made_experiment(), QUESTIONS, made_predictions(made_arms(DOCUMENTS), QUESTIONS), made_texts(DOCUMENTS)
+    )
+    for planned, pair in zip(plan.comparisons, finished.declared(), strict=True):
+        assert planned.source == "first"
+        assert planned.detectable == pytest.approx(pair.found.detectable)
+        assert planned.needed == math.ceil(planned.questions * (planned.detectable / 0.1) ** 2)
+    half = make_plan(made_experiment(), QUESTIONS, runs, 0.05)
+    assert half.comparisons[0].needed == pytest.approx(4 * plan.comparisons[0].needed, abs=4)
+
+
+def test_time_and_cost_follow_from_earlier_seconds_and_the_machines_price(runs: Path) -> None:
+    """Median seconds a question, times questions, at the hourly price."""
+    plan = make_plan(made_experiment(machine_price=3600), QUESTIONS, runs)
+    by_name = {arm.arm: arm for arm in plan.arms}
+    assert by_name["rag"].seconds == pytest.approx(0.3 * 1.25 * len(QUESTIONS), rel=0.15)
+    assert by_name["rag"].cost == pytest.approx(by_name["rag"].seconds)
+    assert plan.seconds == pytest.approx(sum(arm.seconds for arm in plan.arms))
+    assert plan.unknown == ()
+
+
+def _two_arms(**remote: object) -> Experiment:
+    arms = [{"name": "quotes", "kind": "rag-extractive"}, {"name": "remote", "kind": "rag", "model": "m", **remote}]
+    return experiment_from_mapping({"name": "new", "corpus": "c", "new_documents": True, "arms": arms})
+
+
+def test_without_an_earlier_run_the_spread_is_assumed_and_unknown_times_are_named(tmp_path: Path) -> None:
+    """An endpoint's money is known from its prices alone, as an upper bound."""
+    plan = make_plan(
+        _two_arms(endpoint="http://localhost/v1", input_price=1.0, output_price=2.0), QUESTIONS, tmp_path, 0.1
+    )
+    assert plan.comparisons[0].source == "assumed"
+    assert 0.03 < plan.comparisons[0].detectable < 0.2
+    assert plan.unknown == ("quotes", "remote")
+    assert plan.arms[1].source == "prices, at most"
+    assert 0.05 < plan.arms[1].cost < 1
+    assert plan.arms[0].cost is None
+
+
+def test_too_few_documents_promise_nothing(tmp_path: Path) -> None:
+    """A plan does not name a number that the report would refuse."""
+    few = [question for question in QUESTIONS if question.evidence and question.evidence[0].document < "page-05"]
+    plan = make_plan(_two_arms(), few, tmp_path)
+    assert (plan.comparisons[0].detectable, plan.comparisons[0].needed) == (None, None)
+    assert plan.comparisons[0].source == "too few documents"
+
+
+def test_the_planned_difference_is_found_in_about_four_runs_of_five() -> None:
+    """120 questions over 30 documents, simulated with the spread and likeness that the plan assumes."""
+    sizes, spread, likeness = [4] * 30, 0.45, 0.2
+    planned = planned_detectable(sizes, spread, likeness)
+    assert planned is not None
+    rng = np.random.default_rng(2)
+    names = np.repeat(np.arange(30), 4)
+    found = 0
+    for _ in range(200):
+        shared = rng.normal(0, spread * math.sqrt(likeness), 30)[names]
+        gaps = planned + shared + rng.normal(0, spread * math.sqrt(1 - likeness), 120)
+        found += paired_difference(gaps, np.zeros(120), names.tolist()).p_value < 0.05
+    assert 0.7 <= found / 200 <= 0.9
+
+
+def test_more_declared_comparisons_see_less() -> None:
+    """One sees what one sees; ten need about a third more (z of 0.0025 for z of 0.025)."""
+    assert holm_share(1) == 1
+    assert holm_share(10) == pytest.approx((2.807 + 0.8416) / (1.96 + 0.8416), abs=1e-3)
