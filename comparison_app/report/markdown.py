@@ -8,6 +8,7 @@ from typing import Any
 from comparison_app.evaluation import Evaluation
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.report.judge import judge_markdown
 from comparison_app.statistics import Estimate
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS
 
@@ -24,6 +25,8 @@ def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         _pairs(summary),
         "## Speed and cost",
         _costs(summary),
+        "## The judge",
+        judge_markdown(summary),
     ]
     return "\n\n".join(parts) + "\n"
 

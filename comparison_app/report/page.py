@@ -19,6 +19,7 @@ from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
 from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, legend, scatter
 from comparison_app.report.examples import ERRORS, disagreements, failures
+from comparison_app.report.judge import judge_section
 from comparison_app.report.markdown import span
 from comparison_app.statistics import PairedDifference, paired_differences
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, standings
@@ -75,6 +76,7 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         failure_count=sum(arm["errors"] for arm in summary["arms"].values()),
         most_failures=ERRORS,
         refusals=_refusals(evaluation),
+        judge=judge_section(summary, evaluation.experiment.currency),
         primary=METRIC_WORDS[evaluation.experiment.primary_metric],
         provenance=_flat(summary["environment"]),
     )

@@ -24,6 +24,7 @@ from comparison_app.judging.record import JudgeRecord, read_judge, write_judge
 from comparison_app.judging.replies import MalformedReplyError, read_ratings, read_winner
 from comparison_app.judging.settings import JudgeSettings, judge_settings
 from comparison_app.predictions import Prediction, RetrievedSpan
+from comparison_app.report.judge import judge_markdown, judge_section
 from comparison_app.votes import Vote, VoteStore
 from data_prep.questions import Question
 from tests.comparison_app.chat_server import chat_server
@@ -426,3 +427,19 @@ def test_questions_are_drawn_evenly_and_always_the_same(evaluation: Evaluation, 
     assert sorted(name.rsplit("-", 1)[0] for name in drawn[0]) == sorted(
         2 * [str(name) for name in {q.slice for q in QUESTIONS}]
     )
+
+
+def test_the_report_shows_the_judge_its_bias_and_its_cost(evaluation: Evaluation, tmp_path: Path) -> None:
+    """All of it escaped; an unusable judge is named so; without a judge the report says so."""
+    with chat_server(_always_a) as (url, _):
+        record, found = _judge(evaluation, url, tmp_path, kinds=("pairwise", "rubric"), questions=8)
+    found["model"] = "<script>alert(1)</script>"
+    html, text = str(judge_section({"judge": found}, "EUR")), judge_markdown({"judge": found})
+    assert "<script>" not in html + text
+    assert "&lt;script&gt;" in html
+    for shown in ("rag-extractive − finetuned", "not to be used", "100 %", "Ratings from 1 to 5", "not measured"):
+        assert shown in html
+    assert "rag-extractive against finetuned: 0 to 0" in text
+    assert f"{record.spent['calls']} calls" in html
+    for without in (str(judge_section({}, "EUR")), judge_markdown({})):
+        assert "No judge model was asked" in without

@@ -147,7 +147,8 @@ def test_markdown_has_the_verdict_and_a_row_per_slice_and_pair(evaluation: Evalu
     summary = summarise("run", evaluation)
     text = render_markdown(evaluation, summary)
     assert summary["verdict"] in text
-    tables = [[line for line in part.split("\n") if line.startswith("|")] for part in text.split("## ")[1:]]
+    tables = [[line for line in part.split("\n") if line.startswith("|")] for part in text.split("## ")[1:-1]]
+    assert text.endswith("## The judge\n\nNo judge model was asked: every score follows from the texts by rule.\n")
     assert [len(table) - 2 for table in tables] == [7, len(evaluation.experiment.comparisons), 6]
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
 
