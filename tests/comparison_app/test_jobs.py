@@ -1,0 +1,139 @@
+"""Long work started by the app: watched, stopped, killed, and never two trainings at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from comparison_app.errors import ComparisonError, RunError
+from comparison_app.experiment import ArmSpec, load_experiment
+from comparison_app.experiment_form import estimate, slice_counts, write_experiment
+from comparison_app.job_worker import only_training
+from comparison_app.jobs import Job, Jobs, progress, training_name
+from comparison_app.run_table import NOBODY, TIE, chosen, differences, read_rows
+from comparison_app.workspace import Workspace
+from data_prep.corpus import load_corpus
+from tests.finetune.tiny import save_pocket_like
+
+
+def _wait(jobs: Jobs, job: Job, state: str, seconds: float = 120) -> str:
+    deadline = time.monotonic() + seconds
+    while jobs.state(job).state != state and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return jobs.state(job).state
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_known_to_be_lost_and_can_be_resumed(small_corpus: Path, tmp_path: Path) -> None:
+    """A second one is refused while it runs; killed, it counts as lost; resumed, it makes the adapter."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 4000\nbatch_size = 4\n')
+    jobs = Jobs(Workspace(tmp_path / "workspace"))
+    arguments = {"recipe": str(recipe), "corpus": str(small_corpus), "name": "tiny"}
+    job = jobs.start("train", "tiny", arguments)
+    with pytest.raises(ComparisonError, match="one job of the kind train"):
+        jobs.start("train", "another", arguments)
+    deadline = time.monotonic() + 120
+    while len(progress(job)) < 30 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert progress(job)[-1]["step"] >= 30
+    os.kill(json.loads((job.folder / "running.json").read_text())["pid"], signal.SIGKILL)
+    assert _wait(jobs, job, "lost") == "lost"
+    again = jobs.start("train", "tiny", {**arguments, "resume": True, "max_seconds": 1})
+    assert _wait(jobs, again, "done") == "done", jobs.state(again)
+    assert progress(again)[0]["step"] > 25
+    assert jobs.state(again).result["adapter"] == "tiny"
+    assert (tmp_path / "workspace" / "adapters" / "tiny" / "run_record.json").exists()
+
+
+def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+    """A scrape of something that is no address ends as failed, with the mend; the record stays."""
+    jobs = Jobs(Workspace(tmp_path))
+    job = jobs.start("scrape", "x", {"sources": ["file:///etc/passwd"], "into": "mine"})
+    assert _wait(jobs, job, "failed", 60) == "failed"
+    assert "http://" in jobs.state(job).message
+    assert [item.id for item in Jobs(Workspace(tmp_path)).jobs("scrape")] == [job.id]
+    assert jobs.find(job.id) == job
+    assert jobs.find("nothing") is None
+
+
+def test_two_trainings_do_not_share_a_device(tmp_path: Path) -> None:
+    """The second is refused, whichever process it runs in; another device is free."""
+    workspace = Workspace(tmp_path)
+    with (
+        only_training(workspace, "cpu"),
+        only_training(workspace, "cuda:0"),
+        pytest.raises(ComparisonError, match="another training runs on cpu"),
+        only_training(workspace, "cpu"),
+    ):
+        pass
+    with only_training(workspace, "cpu"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "../out", ".hidden", "a b", "x" * 81])
+def test_names_cannot_leave_their_folder(name: str) -> None:
+    """Names of adapters, runs and experiments are file names and no more."""
+    with pytest.raises(ComparisonError, match="will not do"):
+        training_name(name)
+
+
+def test_an_experiment_is_put_together_and_estimated(small_corpus: Path, tmp_path: Path) -> None:
+    """The file written is one that `versus compare` reads; an estimate appears once a run was measured."""
+    workspace, corpus = Workspace(tmp_path / "workspace"), load_corpus(small_corpus)
+    arms = [ArmSpec("rag-extractive", "rag-extractive", model=None), ArmSpec("rag", "rag", rag={"top_k": 3})]
+    counts = slice_counts(corpus)
+    path = write_experiment(workspace, "mine", corpus, arms, {name: min(2, count) for name, count in counts.items()})
+    read = load_experiment(path)
+    assert [arm.name for arm in read.arms] == ["rag-extractive", "rag"]
+    assert dict(read.arm("rag").rag) == {"top_k": 3}
+    assert read.new_documents == ("new-document" in counts)
+    assert estimate(workspace, arms, 10).seconds is None
+    with pytest.raises(ComparisonError, match="at least one slice"):
+        write_experiment(workspace, "mine", corpus, arms, {})
+
+
+def test_a_run_is_read_question_by_question(tmp_path: Path) -> None:
+    """Who won, ties, nobody; filters by slice, winner, error and words; a missing table names the mend."""
+    _write_run(tmp_path / "one", {"q1": (1.0, 0.0), "q2": (0.5, 0.5), "q3": (0.0, 0.0)})
+    rows = read_rows(tmp_path / "one")
+    assert [row.winner for row in rows] == ["a", TIE, NOBODY]
+    assert [row.id for row in chosen(rows, winner="a")] == ["q1"]
+    assert [row.id for row in chosen(rows, errors=True)] == ["q3"]
+    assert [row.id for row in chosen(rows, slices=["trained"], text="Q2 ")] == ["q2"]
+    with pytest.raises(RunError, match="versus report"):
+        read_rows(tmp_path)
+
+
+def test_two_runs_are_set_against_each_other(tmp_path: Path) -> None:
+    """The change of each shared arm on each shared slice."""
+    for name, mean in (("one", 0.5), ("two", 0.75)):
+        measures = {"token_f1": {"mean": mean, "low": None, "high": None, "n": 3}}
+        arm = {"overall": measures, "slices": {"trained": measures}, "latency": {"p50": 0.1}, "errors": 0}
+        summary = {"primary_metric": "token_f1", "arms": {"a": arm, name: arm}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    found = differences(tmp_path / "one", tmp_path / "two")
+    assert {(row["arm"], row["slice"], row["change"]) for row in found} == {
+        ("a", "overall", 0.25),
+        ("a", "trained", 0.25),
+    }
+
+
+def _write_run(folder: Path, credits: dict[str, tuple[float, float]]) -> None:
+    folder.mkdir()
+    fields = ["question_id", "slice", "document", "question", "gold", "arm", "answer", "declined", "error", "seconds"]
+    with (folder / "questions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*fields, "credit"])
+        for name, worth in credits.items():
+            for arm, value in zip("ab", worth, strict=True):
+                error = "lost" if name == "q3" else ""
+                writer.writerow([name, "trained", "d", f"{name} asks", "gold", arm, "said", False, error, 0.1, value])
