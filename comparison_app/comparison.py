@@ -7,17 +7,18 @@ what an adapter was trained on stops the run before anything is asked.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comparison_app.arms import ArmFactory
 from comparison_app.console import Progress
 from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
 from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_experiment
-from comparison_app.indexes import rag_config, update_index
+from comparison_app.indexes import build_seconds, rag_config, update_index
 from comparison_app.judging.run import CACHE, judge_run, judged_part
 from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
@@ -25,9 +26,14 @@ from comparison_app.predictions import AnswerSystem
 from comparison_app.replies import ReplyJournal
 from comparison_app.runner import Run, RunProgress, open_run, read_record
 from comparison_app.workspace import Workspace
+from data_prep.atomic import write_text
 from data_prep.corpus import SPLITS, Corpus
 from data_prep.questions import Question
 from data_prep.splits import assign_slices, check_slices
+
+if TYPE_CHECKING:
+    from comparison_app.regression import Comparison as RunChanges
+    from rag.config import RagConfig
 
 
 @dataclass(frozen=True)
@@ -86,21 +92,27 @@ class Comparison:
         if not any(run.open_questions(spec.name, questions) for spec in self.experiment.arms):
             return
         hooks.stage("taking in the new documents" if include_new else f"indexing {self.corpus.name}")
+        configs = {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}
         reports = [
             update_index(self.workspace, self.corpus, config, include_new=include_new, progress=hooks.indexing)
-            for config in {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}
+            for config in configs
         ]
-        seconds = sum(report.seconds for report in reports)
         if include_new:
+            seconds = sum(report.seconds for report in reports)
             run.note(update={"seconds": seconds, "documents": len(self.corpus.new_document_ids())})
         else:
-            run.note(indexing={"seconds": seconds})
+            run.note(indexing={"seconds": self._build_seconds(configs)})
         hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
         systems = self._systems(run, questions)
         run.ask(systems, questions, hooks.asking)
         if not include_new and self.experiment.latency_probe:
             hooks.stage("timing single questions")
             run.probe(systems, questions)
+
+    def _build_seconds(self, configs: Iterable[RagConfig]) -> float | None:
+        """Return what building all indexes from nothing took, though they may have been there; None if not known."""
+        known = [build_seconds(self.workspace, self.corpus, config) for config in configs]
+        return sum(seconds for seconds in known if seconds is not None) if None not in known else None
 
     def _systems(self, run: Run, questions: Sequence[Question]) -> list[AnswerSystem]:
         """Build the arms that still have something to answer."""
@@ -141,7 +153,8 @@ def questions_of(experiment: Experiment, corpus: Corpus) -> list[Question]:
     """Return the test questions that an experiment may ask: all, or those whose slice holds for its subset.
 
     With a subset, a question counts as trained or paraphrase only if its fact is of the subset, and as trained-page
-    only if one of the subset's facts stands on its page; the other slices do not depend on it.
+    only if one of the subset's facts stands on its page; the other slices do not depend on it. Where arms name subsets
+    of their own (a learning curve), a question is asked only if its slice holds for all of them.
     """
     questions = corpus.questions("test")
     if not questions:
@@ -149,12 +162,31 @@ def questions_of(experiment: Experiment, corpus: Corpus) -> list[Question]:
             f"corpus {corpus.name} has no test questions; bring some with "
             f"`versus questions import FILE --into {corpus.name}`"
         )
-    if experiment.subset is None:
-        return questions
-    facts = corpus.subset(experiment.subset)
-    trained = [question for question in corpus.questions("train") if question.fact in facts]
-    computed = assign_slices(questions, trained, corpus.new_document_ids())
-    return [question for question in questions if computed[question.id] == question.slice]
+    adapted = {arm.subset or experiment.subset for arm in experiment.arms if arm.adapter} | {experiment.subset}
+    for subset in sorted(name for name in adapted if name is not None):
+        facts = corpus.subset(subset)
+        trained = [question for question in corpus.questions("train") if question.fact in facts]
+        computed = assign_slices(questions, trained, corpus.new_document_ids())
+        questions = [question for question in questions if computed[question.id] == question.slice]
+    return questions
+
+
+def compare_with(run: Run, evaluation: Evaluation, other: Run, corpus: Corpus) -> RunChanges:
+    """Return what changed in `run` against `other`, whose predictions are scored anew; write `against.json`."""
+    from comparison_app.regression import compare_runs
+
+    before = score_run(other, corpus)
+    changes = compare_runs(
+        (other.name, before, read_record(other.folder)), (run.name, evaluation, read_record(run.folder))
+    )
+    text = json.dumps(changes.as_dict(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_text(run.folder / "against.json", text)
+    return changes
+
+
+def score_run(run: Run, corpus: Corpus) -> Evaluation:
+    """Score a run's predictions and compare its arms."""
+    return evaluate(run.experiment, run.questions(), run.predictions(), DocumentTexts.of(corpus), _embed())
 
 
 def write_results(run: Run, corpus: Corpus) -> Evaluation:
@@ -162,8 +194,7 @@ def write_results(run: Run, corpus: Corpus) -> Evaluation:
     from comparison_app.report import write_report
     from comparison_app.summary import summarise, write_summary
 
-    texts = DocumentTexts.of(corpus)
-    evaluation = evaluate(run.experiment, run.questions(), run.predictions(), texts, _embed())
+    evaluation = score_run(run, corpus)
     summary = summarise(run.name, evaluation, read_record(run.folder))
     judged = judged_part(run.folder, evaluation)
     if judged is not None:
@@ -209,6 +240,8 @@ def _adapter_facts(folder: Path) -> dict[str, Any]:
         "recipe": record.recipe.get("name"),
         "seconds": record.seconds,
         "steps": record.steps,
+        "seed": record.seed,
+        "trained_questions": len(record.trained_ids),
     }
 
 

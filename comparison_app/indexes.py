@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comparison_app.console import Progress
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
+from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
 from rag.config import BUNDLED_EMBEDDER, PRESETS, RagConfig
 from rag.remote_embedding import is_remote
@@ -55,6 +57,10 @@ def _read_value(text: str) -> Any:
         return text
 
 
+BUILT = "built.json"
+"""Beside an index: how long its last whole build took."""
+
+
 def needs_torch(config: RagConfig) -> bool:
     """Tell whether retrieval with these settings runs a model on torch."""
     embeds = config.embedder != BUNDLED_EMBEDDER and not is_remote(config.embedder)
@@ -97,8 +103,22 @@ def update_index(
     documents = corpus.documents(include_new=include_new)
     chosen = embedder or shared_embedder(config)
     if isinstance(store, EmbeddedStore):
-        return index_documents(documents, store, chosen, config, progress=progress, rebuild=rebuild)
-    return index_into_milvus(documents, store, chosen, config, progress=progress, rebuild=rebuild)
+        report = index_documents(documents, store, chosen, config, progress=progress, rebuild=rebuild)
+    else:
+        report = index_into_milvus(documents, store, chosen, config, progress=progress, rebuild=rebuild)
+    folder = index_path(workspace, corpus, config).parent
+    if report.embedded and not report.unchanged and folder.is_dir():
+        write_text(folder / BUILT, json.dumps({"seconds": report.seconds, "chunks": report.chunks}) + "\n")
+    return report
+
+
+def build_seconds(workspace: Workspace, corpus: Corpus, config: RagConfig) -> float | None:
+    """Return what the last whole build of an index took; None if that is not known."""
+    path = index_path(workspace, corpus, config).parent / BUILT
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def language_note(corpus: Corpus, config: RagConfig) -> str | None:

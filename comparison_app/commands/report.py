@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
+from comparison_app.console import console, print_json, print_table
 from comparison_app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from comparison_app.regression import Change, Comparison
 
 
 def register(subparsers: Any) -> None:
@@ -21,18 +25,64 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("run", help="a run, by name or path")
     parser.add_argument("--open", action="store_true", help="open report.html in the browser")
+    parser.add_argument("--against", metavar="RUN", help="show what changed since another run of the same experiment")
+    parser.add_argument(
+        "--fail-on-regression", action="store_true", help="with --against: exit with 1 if an arm fell decisively"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report and show the result."""
+    """Write the report and show the result, or what changed since another run."""
     from comparison_app.commands.compare import show_run
-    from comparison_app.comparison import write_results
+    from comparison_app.comparison import compare_with, write_results
+    from comparison_app.errors import RunError
     from comparison_app.runner import read_run
 
+    if arguments.fail_on_regression and not arguments.against:
+        raise RunError("--fail-on-regression needs --against RUN: the run that this one is measured by")
     workspace = Workspace.resolve(arguments.workspace)
     finished = read_run(workspace.run(arguments.run))
-    write_results(finished, workspace.corpus(finished.experiment.corpus))
-    show_run(finished.folder, as_json=arguments.json)
+    other = read_run(workspace.run(arguments.against)) if arguments.against else None
+    corpus = workspace.corpus(finished.experiment.corpus)
+    evaluation = write_results(finished, corpus)
+    changes = compare_with(finished, evaluation, other, corpus) if other else None
+    if changes is None:
+        show_run(finished.folder, as_json=arguments.json)
+    else:
+        show_changes(changes, as_json=arguments.json)
     if arguments.open:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())
-    return 0
+    return 1 if changes is not None and changes.falls and arguments.fail_on_regression else 0
+
+
+def show_changes(changes: Comparison, *, as_json: bool = False) -> None:
+    """Print what changed between two runs, decisive changes marked."""
+    if as_json:
+        print_json(changes.as_dict())
+        return
+    rows = [
+        [change.arm, change.slice, change.found.n, f"{100 * change.was:.0f}", f"{100 * change.now:.0f}",
+         f"{100 * change.found.difference:+.0f}", _reach(change), f"{change.adjusted_p:.3f}", _word(change)]
+        for change in changes.changes
+    ]  # fmt: skip
+    title = f"{changes.now} against {changes.then}: worth in points, on {changes.questions} questions of both"
+    print_table(title, ["arm", "slice", "n", "then", "now", "change", "95 %", "adjusted p", ""], rows, numbers_from=2)
+    out = console()
+    for key, (then, now) in changes.provenance.items():
+        out.print(f"{key}: {then} → {now}", markup=False)
+    for note in changes.notes:
+        out.print(note, markup=False)
+    falls = changes.falls
+    told = ", ".join(f"{change.arm} on {change.slice}" for change in falls)
+    out.print(f"Decisive falls: {told}." if falls else "No arm fell decisively.", markup=False)
+
+
+def _reach(change: Change) -> str:
+    found = change.found
+    return "–" if found.low is None or found.high is None else f"{100 * found.low:+.0f} to {100 * found.high:+.0f}"
+
+
+def _word(change: Change) -> str:
+    if not change.decisive:
+        return ""
+    return "fell" if change.fell else "rose"
