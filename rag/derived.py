@@ -1,164 +1,415 @@
-"""What is derived from the store for fast search: a FAISS index and a BM25 index of one generation.
+"""What is derived from the store for fast search: segments (`rag.segments`) that together cover all its rows.
 
-Both lie in a folder beside the SQLite file, with the generation they belong to and their hashes. Where they are
-missing, stale or damaged they are rebuilt from SQLite.
+A manifest beside the SQLite file lists the segments in use. A new generation adds a segment of its new chunks; chunks
+that are gone are masked out by the store's own list of removed rows; small segments are merged now and then. What is
+missing, stale or damaged is made again from SQLite, the rest is left as it is.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import IndexMismatch, StoreError
-from rag.lexical import Bm25sIndex, LexicalIndex, Tokenizer, make_lexical_index
-from rag.locking import writer_lock
-from rag.openvino_model import file_sha256
+import numpy as np
+
+from data_prep.atomic import write_text
+from rag.errors import IndexMismatch, SnapshotMoved, StoreError
+from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
+from rag.locking import derived_lock
+from rag.postings import SegmentedBm25
 from rag.prompts import indexed_text
+from rag.segments import ChunkRow, Segment, build_segment, load_segment, merge_segments, save_segment
 from rag.store import EmbeddedStore, mended
+from rag.vectors import nearest_in
 
 if TYPE_CHECKING:
     import sqlite3
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    Rows = NDArray[np.int64]
-    Vectors = NDArray[np.float32]
+    Positions = NDArray[np.int64]
+    Scores = NDArray[np.float32]
+    Mask = NDArray[np.bool_]
 
-_HASHES = "hashes.json"
+_MANIFEST = "manifest.json"
+_FORMAT = 2
+_MOST_SEGMENTS = 8
+"""Segments beyond which small ones are merged."""
+_MOST_DEAD = 0.3
+"""Share of removed chunks beyond which a segment is written anew."""
+_BUILT_TOGETHER = 50_000
+"""Chunks read from SQLite into one segment before merging, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The search structures of one generation; position i of both indexes is the chunk in row `rows[i]`."""
+    """The search structures of one generation. Positions count through the chunks of all segments, dead ones too."""
 
     generation: int
-    rows: Rows
-    vectors: Any
-    """A FAISS flat inner-product index."""
+    segments: tuple[Segment, ...]
+    alive: tuple[Mask | None, ...]
+    """Which chunks of each segment this generation holds; None: all."""
     lexical: LexicalIndex
 
-    def positions_of(self, rows: Rows) -> Rows:
+    @cached_property
+    def rows(self) -> Positions:
+        """The store's row of each position, ascending."""
+        return np.concatenate([np.zeros(0, np.int64), *(segment.rows for segment in self.segments)])
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return np.cumsum([0, *(segment.size for segment in self.segments)]).tolist()
+
+    def positions_of(self, rows: Positions) -> Positions:
         """Return the positions of the chunks in `rows` (which must be there)."""
-        import numpy as np
+        return np.searchsorted(self.rows, rows).astype(np.int64)
 
-        positions: Rows = np.searchsorted(self.rows, rows).astype(np.int64)
-        return positions
+    def nearest(self, query: Scores, size: int) -> Positions:
+        """Return the positions of the `size` chunk vectors nearest to the unit vector `query`, nearest first."""
+        found = [
+            nearest_in(segment.matrix, segment.ivf, query, size, mask)
+            for segment, mask in zip(self.segments, self.alive, strict=True)
+        ]
+        if not found:
+            return np.zeros(0, np.int64)
+        positions = np.concatenate([first + p for first, (p, _) in zip(self._firsts, found, strict=False)])
+        cosines = np.concatenate([c for _, c in found])
+        return positions[np.lexsort((positions, -cosines))[:size]]
+
+    def cosines(self, positions: Positions, query: Scores, sentences: bool = True) -> Scores:
+        """Return the cosine with `query` of the chunk, or of its best sentence where that is higher, shape (n,)."""
+        found = np.zeros(len(positions), dtype=np.float32)
+        for segment, first, own in self._by_segment(positions):
+            inside = positions[own] - first
+            found[own] = segment.best_cosines(inside, query) if sentences else segment.matrix[inside] @ query
+        return found
+
+    def documents(self, positions: Positions) -> NDArray[np.uint64]:
+        """Return a hash of the document of each position."""
+        found = np.zeros(len(positions), dtype=np.uint64)
+        for segment, first, own in self._by_segment(positions):
+            found[own] = segment.documents[positions[own] - first]
+        return found
+
+    def _by_segment(self, positions: Positions) -> Iterator[tuple[Segment, int, Mask]]:
+        for segment, first in zip(self.segments, self._firsts, strict=False):
+            own = (positions >= first) & (positions < first + segment.size)
+            if own.any():
+                yield segment, first, own
 
 
-def load_snapshot(store: EmbeddedStore, engine: str, heading_context: bool) -> Snapshot:
-    """Return the committed generation's search structures: from disk if sound, else rebuilt and kept if possible.
+@dataclass(frozen=True)
+class _Source:
+    """What segments are tied to: the index they belong to, and how its texts are read."""
 
-    Raises `IndexMismatch` where nothing was ever indexed.
+    index: str
+    chunk_hash: str
+    language: str
+    dimension: int
+    heading_context: bool
+
+    @classmethod
+    def of(cls, store: EmbeddedStore, heading_context: bool) -> _Source:
+        dimension = int(store.setting("dimension", "0")) or store.first_dimension()
+        language = store.setting("language", "en")
+        return cls(store.setting("index_id"), store.setting("chunk_hash"), language, dimension, heading_context)
+
+    def as_json(self) -> list[Any]:
+        return [_FORMAT, self.index, self.chunk_hash, self.language, self.dimension, self.heading_context]
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    generation: int
+    """The generation whose writer, or reader, wrote it."""
+    segments: tuple[str, ...]
+
+
+def load_snapshot(
+    store: EmbeddedStore,
+    engine: str,
+    heading_context: bool,
+    previous: Snapshot | None = None,
+    may_move: bool = False,
+) -> Snapshot:
+    """Return the committed generation's search structures, from disk where sound; what had to be made is kept.
+
+    Segments that `previous` has open are taken from there. Raises `IndexMismatch` where nothing was ever indexed, and,
+    if `may_move`, `SnapshotMoved` where a writer has just gone on to another generation: begin a new read then.
     """
+    folder = derived_folder(store.path)
     with store.reading() as connection:
         generation = store.generation
         if connection is None or generation == 0:
             raise IndexMismatch(f"{store.path}: there is no index here; make it with versus index")
-        folder = _folder(store.path, generation, engine)
-        tokenizer = Tokenizer(store.setting("language", "en"))
-        ready = _read(folder, generation, engine, tokenizer) if engine == "bm25s" else None
-        if ready is not None:
-            return ready
-        snapshot = _build(
-            connection, generation, engine, tokenizer, heading_context, int(store.setting("dimension", "0"))
-        )
-    _keep(snapshot, store, engine)
-    return snapshot
+        source = _Source.of(store, heading_context)
+        manifest = _read_manifest(folder, source)
+        if may_move and manifest.generation > generation:
+            raise SnapshotMoved(f"{store.path}: generation {manifest.generation} is there, {generation} was asked for")
+        opened = _opened(folder, manifest, previous)
+        segments = _covering(connection, source, opened)
+        alive = _alive(connection, segments)
+        if _count(segments, alive) != _live(connection):
+            segments = list(_built(connection, source, 1, _last_row(connection)))
+            alive = _alive(connection, segments)
+        lexical = _lexical(connection, engine, source, segments, alive)
+    if any(segment not in opened for segment in segments):
+        segments = _kept(store, source, generation, segments)
+    return Snapshot(generation, tuple(segments), tuple(alive), lexical)
 
 
-def _folder(path: Path, generation: int, engine: str) -> Path:
-    return path.with_name(path.stem + ".derived") / f"{generation}-{engine}"
+def update_derived(store: EmbeddedStore, heading_context: bool) -> None:
+    """After a commit: write a segment of the new chunks, and merge where there are many; other segments stay unread.
 
-
-def _build(
-    connection: sqlite3.Connection,
-    generation: int,
-    engine: str,
-    tokenizer: Tokenizer,
-    heading_context: bool,
-    dimension: int,
-) -> Snapshot:
-    import numpy as np
-    from haystack import Document
-
-    found = connection.execute(
-        "SELECT row, id, content, chunks.meta, vector FROM chunks LEFT JOIN embeddings ON hash = embedding ORDER BY row"
-    ).fetchall()
-    chunks = [Document(id=row[1], content=row[2], meta=json.loads(row[3])) for row in found]
-    rows = np.array([row[0] for row in found], dtype=np.int64)
-    lexical = make_lexical_index(engine, [indexed_text(chunk, heading_context) for chunk in chunks], tokenizer)
-    return Snapshot(generation, rows, _flat_index([row[4] for row in found], dimension), lexical)
-
-
-def _flat_index(blobs: list[bytes | None], dimension: int) -> Any:
-    """Return a FAISS inner-product index of the float32 `blobs`; a missing one is the zero vector."""
-    import faiss
-    import numpy as np
-
-    dimension = dimension or next((len(blob) // 4 for blob in blobs if blob), 1)
-    matrix = np.zeros((len(blobs), dimension), dtype=np.float32)
-    for position, blob in enumerate(blobs):
-        if blob is not None and len(blob) == 4 * dimension:
-            matrix[position] = np.frombuffer(blob, dtype="<f4")
-    index = faiss.IndexFlatIP(dimension)
-    index.add(matrix)
-    return index
-
-
-def _read(folder: Path, generation: int, engine: str, tokenizer: Tokenizer) -> Snapshot | None:
-    """Return what `folder` holds if it is whole and unaltered, else None."""
-    import faiss
-    import numpy as np
-
+    Where it fails (a full disk), readers make what is missing for themselves.
+    """
+    folder = derived_folder(store.path)
     try:
-        hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
-        if any(file_sha256(folder / name) != expected for name, expected in hashes.items()):
-            return None
-        rows = np.load(folder / "rows.npy", allow_pickle=False)
-        vectors = faiss.read_index(str(folder / "vectors.faiss"))
-        return Snapshot(generation, rows, vectors, Bm25sIndex.load(folder / engine, tokenizer))
-    except (OSError, ValueError, AttributeError, RuntimeError, StoreError):
-        return None
-
-
-def _keep(snapshot: Snapshot, store: EmbeddedStore, engine: str) -> None:
-    """Write `snapshot` beside the store and drop older ones; where that fails, the next reader rebuilds."""
-    if not isinstance(snapshot.lexical, Bm25sIndex):
-        return
-    try:
-        with writer_lock(store.path), mended(store.path):
-            if store.generation == snapshot.generation:
-                _write(snapshot, snapshot.lexical, _folder(store.path, snapshot.generation, engine))
+        with derived_lock(store.path, wait=True), mended(store.path), store.reading() as connection:
+            if connection is None:
+                return
+            source = _Source.of(store, heading_context)
+            known = [name for name in _read_manifest(folder, source).segments if (folder / name).is_dir()]
+            names = _extended(folder, connection, source, known)
+            names = _compacted(folder, connection, source, names)
+            _write_manifest(folder, source, store.generation, names)
     except (StoreError, OSError, RuntimeError):
         return
 
 
-def _write(snapshot: Snapshot, lexical: Bm25sIndex, folder: Path) -> None:
-    import faiss
-    import numpy as np
+def derived_folder(path: Path) -> Path:
+    """Return where what is derived from the store at `path` lies."""
+    return path.with_name(path.stem + ".derived")
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+
+def _read_manifest(folder: Path, source: _Source) -> _Manifest:
+    """Return the manifest of `folder`; an empty one where it is missing, damaged, or of other settings."""
     try:
-        with (work / "rows.npy").open("wb") as file:
-            np.save(file, snapshot.rows)
-        faiss.write_index(snapshot.vectors, str(work / "vectors.faiss"))
-        lexical.save(work / folder.name.split("-", 1)[1])
-        hashes = {path.name: file_sha256(path) for path in sorted(work.iterdir())}
-        (work / _HASHES).write_text(json.dumps(hashes), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    _drop_others(folder)
+        held = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if held["source"] == source.as_json():
+            return _Manifest(int(held["generation"]), tuple(str(name) for name in held["segments"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return _Manifest(0, ())
 
 
-def _drop_others(folder: Path) -> None:
-    for other in folder.parent.iterdir():
-        if other != folder:
+def _write_manifest(folder: Path, source: _Source, generation: int, names: Sequence[str]) -> None:
+    held = {"source": source.as_json(), "generation": generation, "segments": list(names)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / _MANIFEST, json.dumps(held) + "\n")
+    for other in folder.iterdir():
+        if other.is_dir() and other.name not in names:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _opened(folder: Path, manifest: _Manifest, previous: Snapshot | None) -> list[Segment]:
+    """Return the manifest's segments that are sound."""
+    held = {segment.name: segment for segment in previous.segments} if previous else {}
+    found = []
+    for name in manifest.segments:
+        try:
+            found.append(held[name] if name in held else load_segment(folder / name))
+        except StoreError:
+            continue
+    return found
+
+
+def _covering(connection: sqlite3.Connection, source: _Source, opened: Sequence[Segment]) -> list[Segment]:
+    """Return segments for all rows of this generation: `opened`, and new ones for the rows between and after them."""
+    segments: list[Segment] = []
+    covered, last_row = 0, _last_row(connection)
+    for segment in sorted(opened, key=lambda segment: segment.span):
+        first, last = segment.span
+        if first <= covered or first > last_row:
+            continue
+        if first > covered + 1:
+            segments.extend(_built(connection, source, covered + 1, first - 1))
+        segments.append(segment)
+        covered = last
+    if covered < last_row:
+        segments.extend(_built(connection, source, covered + 1, last_row))
+    return segments
+
+
+def _built(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> Iterator[Segment]:
+    """Yield one segment of the rows from `first` to `last`, made from SQLite in blocks; none where the range is."""
+    if last < first:
+        return
+    tokenizer = Tokenizer(source.language)
+    blocks: list[Segment] = []
+    begin = first
+    while begin <= last or not blocks:
+        chunks = _chunk_rows(connection, source, begin, last)
+        end = last if len(chunks) < _BUILT_TOGETHER else chunks[-1].row
+        blocks.append(build_segment((begin, end), chunks, source.dimension, tokenizer))
+        begin = end + 1
+    yield blocks[0] if len(blocks) == 1 else merge_segments(blocks, [np.ones(b.size, dtype=bool) for b in blocks])
+
+
+def _chunk_rows(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> list[ChunkRow]:
+    from haystack import Document
+
+    rows = connection.execute(
+        "SELECT row, document, id, content, chunks.meta, vector, vectors FROM chunks "
+        "LEFT JOIN embeddings ON embeddings.hash = embedding LEFT JOIN sentences ON sentences.hash = embedding "
+        "WHERE row BETWEEN ? AND ? ORDER BY row LIMIT ?",
+        (first, last, _BUILT_TOGETHER),
+    )
+    found = []
+    for row, document, identity, content, meta, vector, vectors in rows:
+        chunk = Document(id=identity, content=content, meta=json.loads(meta))
+        found.append(ChunkRow(row, document, indexed_text(chunk, source.heading_context), vector, vectors))
+    return found
+
+
+def _last_row(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(row), 0) FROM chunks").fetchone()[0])
+
+
+def _live(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM chunks").fetchone()[0])
+
+
+def _alive(connection: sqlite3.Connection, segments: Sequence[Segment]) -> list[Mask | None]:
+    """Return which chunks of each segment this generation holds: not removed, and not of a later one."""
+    removed = np.array([row[0] for row in connection.execute("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
+    last_row = _last_row(connection)
+    masks: list[Mask | None] = []
+    for segment in segments:
+        dead = np.isin(segment.rows, removed[np.searchsorted(removed, segment.span[0]) :]) | (segment.rows > last_row)
+        masks.append(~dead if dead.any() else None)
+    return masks
+
+
+def _count(segments: Sequence[Segment], alive: Sequence[Mask | None]) -> int:
+    return sum(
+        segment.size if mask is None else int(mask.sum()) for segment, mask in zip(segments, alive, strict=True)
+    )
+
+
+def _lexical(
+    connection: sqlite3.Connection,
+    engine: str,
+    source: _Source,
+    segments: Sequence[Segment],
+    alive: Sequence[Mask | None],
+) -> LexicalIndex:
+    tokenizer = Tokenizer(source.language)
+    if engine == "bm25":
+        return SegmentedBm25([segment.postings for segment in segments], alive, tokenizer)
+    rows = np.concatenate([np.zeros(0, np.int64), *(segment.rows for segment in segments)])
+    texts: list[str] = []
+    live: list[int] = []
+    begin, last = 1, _last_row(connection)
+    while chunks := _chunk_rows(connection, source, begin, last):
+        texts.extend(chunk.text for chunk in chunks)
+        live.extend(chunk.row for chunk in chunks)
+        begin = chunks[-1].row + 1
+    places = np.searchsorted(rows, np.array(live, dtype=np.int64))
+    return _Placed(make_lexical_index(engine, texts, tokenizer), places, len(rows))
+
+
+class _Placed:
+    """An index of the live chunks alone, its scores put at their positions."""
+
+    def __init__(self, inner: LexicalIndex, places: Positions, size: int) -> None:
+        self._inner, self._places, self.size = inner, places, size
+
+    def scores(self, query: str) -> Scores:
+        found = np.zeros(self.size, dtype=np.float32)
+        found[self._places] = self._inner.scores(query)
+        return found
+
+    def idf(self, query: str) -> dict[str, float]:
+        return self._inner.idf(query)
+
+
+def _kept(store: EmbeddedStore, source: _Source, generation: int, segments: list[Segment]) -> list[Segment]:
+    """Write the segments that a reader had to make, unless another process is at it; return them opened from disk.
+
+    Writers are not in the way of this, nor it in theirs: it has a lock of its own, and waits for nobody.
+    """
+    folder = derived_folder(store.path)
+    try:
+        with derived_lock(store.path, wait=False) as held, mended(store.path):
+            if held and _read_manifest(folder, source).generation <= generation:
+                known = [s if (folder / s.name).is_dir() else save_segment(s, folder) for s in segments]
+                _write_manifest(folder, source, generation, [segment.name for segment in known])
+                return known
+    except (StoreError, OSError, RuntimeError):
+        pass
+    return segments
+
+
+def _extended(
+    folder: Path, connection: sqlite3.Connection, source: _Source, known: Sequence[str]
+) -> list[str]:
+    """Return `known` with new segments for the rows that none of them answers for."""
+    names: list[str] = []
+    covered, last_row = 0, _last_row(connection)
+    for name in sorted(known, key=_span):
+        first, last = _span(name)
+        if first > covered + 1:
+            names.extend(save_segment(made, folder).name for made in _built(connection, source, covered + 1, first - 1))
+        names.append(name)
+        covered = last
+    if covered < last_row:
+        names.extend(save_segment(made, folder).name for made in _built(connection, source, covered + 1, last_row))
+    return names
+
+
+def _span(name: str) -> tuple[int, int]:
+    first, last = name.split("-")[:2]
+    return int(first), int(last)
+
+
+def _compacted(folder: Path, connection: sqlite3.Connection, source: _Source, names: list[str]) -> list[str]:
+    """Return `names` with neighbours merged where there are too many, and segments that are mostly dead rewritten."""
+    sizes = {name: len(np.load(folder / name / "rows.npy", mmap_mode=None)) for name in names}
+    dead = _dead_shares(folder, connection, names)
+    if len(names) > _MOST_SEGMENTS:
+        start = merge_from([sizes[name] for name in names])
+        return [*names[:start], _merged(folder, connection, source, names[start:])]
+    heavy = next((name for name in names if dead[name] > _MOST_DEAD), None)
+    if heavy is None:
+        return names
+    return [_merged(folder, connection, source, [name]) if name == heavy else name for name in names]
+
+
+def _dead_shares(folder: Path, connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, float]:
+    shares = {}
+    for name in names:
+        query = "SELECT count(*) FROM removed WHERE row BETWEEN ? AND ?"
+        removed = connection.execute(query, _span(name)).fetchone()[0]
+        held = np.load(folder / name / "rows.npy", mmap_mode=None)
+        shares[name] = removed / len(held) if len(held) else 0.0
+    return shares
+
+
+def merge_from(sizes: Sequence[int]) -> int:
+    """Return from which segment on all later ones are merged: the last four, and those before that are no larger.
+
+    Each chunk is so rewritten a number of times that grows with the logarithm of the index's size (O'Neil et al. 1996).
+    """
+    start = max(0, len(sizes) - 4)
+    together = sum(sizes[start:])
+    while start and sizes[start - 1] <= together:
+        start -= 1
+        together += sizes[start]
+    return start
+
+
+def _merged(folder: Path, connection: sqlite3.Connection, source: _Source, names: Sequence[str]) -> str:
+    """Write the merge of `names` and return its name; made from SQLite where one of them is damaged."""
+    try:
+        parts = [load_segment(folder / name) for name in names]
+    except StoreError:
+        made = next(_built(connection, source, _span(names[0])[0], _span(names[-1])[1]))
+        return save_segment(made, folder).name
+    masks = [np.ones(p.size, dtype=bool) if m is None else m for p, m in zip(parts, _alive(connection, parts), strict=True)]
+    return save_segment(merge_segments(parts, masks), folder).name

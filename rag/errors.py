@@ -5,7 +5,8 @@ data_prep.errors.VersusError
     ├── EmbeddingError     an embedding model that is missing, damaged or cannot be made ready
     └── StoreError         an index that cannot be read or written
         ├── IndexLocked    another process is writing the index
-        └── IndexMismatch  an index made by another embedder, or not made at all
+        ├── IndexMismatch  an index made by another embedder, or not made at all
+        └── SnapshotMoved  a writer has just committed; a new read sees the new generation
 """
 
 from __future__ import annotations
@@ -31,3 +32,7 @@ class IndexLocked(StoreError):  # noqa: N818 - reads as the state it reports
 
 class IndexMismatch(StoreError):  # noqa: N818 - reads as the state it reports
     """An index that was made by another embedder, or holds nothing yet."""
+
+
+class SnapshotMoved(StoreError):  # noqa: N818 - reads as the state it reports
+    """A writer has gone on to another generation while this one was being opened; a new read sees it."""

@@ -81,6 +81,15 @@ class Tokenizer:
         whole = (re.sub(r"['’]s$", "", match[0]).lower() for match in _TOKEN.finditer(text))
         return [self._stem(word) for word in whole if not self._is_stop(word)]
 
+    def pairs(self, text: str) -> Iterator[tuple[str, str]]:
+        """Yield the neighbouring words of `text`, stemmed, unless both are stop words."""
+        words = [re.sub(r"['’]s$", "", match[0]).lower() for match in _TOKEN.finditer(text)]
+        common = [self._is_stop(word) for word in words]
+        stems = [self._stem(word) for word in words]
+        for place in range(len(words) - 1):
+            if not (common[place] and common[place + 1]):
+                yield stems[place], stems[place + 1]
+
     def _terms(self, token: str) -> Iterator[str]:
         token = re.sub(r"['’]s$", "", token)
         word = token.lower()
@@ -179,7 +188,7 @@ class Bm25sIndex:
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""
-        return {term: _lucene_idf(self._frequency(term), self.size) for term in self._tokenizer(query)}
+        return {term: lucene_idf(self._frequency(term), self.size) for term in self._tokenizer(query)}
 
     def save(self, path: Path) -> None:
         """Write the matrix to `path`.npz and the vocabulary to `path`.json."""
@@ -253,11 +262,11 @@ class RankBm25Index:
         for frequencies in self._engine.doc_freqs if self._engine else ():
             for term in holding:
                 holding[term] += term in frequencies
-        return {term: _lucene_idf(count, self.size) for term, count in holding.items()}
+        return {term: lucene_idf(count, self.size) for term, count in holding.items()}
 
 
-def _lucene_idf(holding: int, size: int) -> float:
-    """Return ln(1 + (N - n + 0.5) / (n + 0.5)), N passages, n of them holding the term."""
+def lucene_idf(holding: int, size: int) -> float:
+    """Return the inverse document frequency ln(1 + (N - n + 0.5) / (n + 0.5)), N passages, n of them holding the term."""
     import math
 
     return math.log(1 + (size - holding + 0.5) / (holding + 0.5))

@@ -38,16 +38,41 @@ def writer_lock(index: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _acquire(path: Path, index: Path) -> int:
+@contextmanager
+def derived_lock(index: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the right to change the files derived from the index at `index`; give whether it is held.
+
+    It is no part of `writer_lock`: a reader that keeps what it had to make must never keep a writer from beginning.
+    With `wait`, waits until it is free. Raises `StoreError` where the folder cannot be written.
+    """
     import fcntl
 
+    handle = _opened(index.with_name(index.name + ".derived-lock"), index)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except BlockingIOError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path, index: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(
             f"{index}: no permission to write here ({error.strerror}); choose another workspace"
         ) from error
+
+
+def _acquire(path: Path, index: Path) -> int:
+    import fcntl
+
+    handle = _opened(path, index)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -7,15 +7,15 @@ module stays light.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rag.config import RagConfig
-from rag.derived import Snapshot, load_snapshot
 from rag.embedding import Embedder
-from rag.errors import IndexMismatch
+from rag.errors import IndexMismatch, SnapshotMoved
 from rag.lexical import best_hits
 from rag.store import EmbeddedStore
 
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from haystack import Document
     from numpy.typing import NDArray
 
+    from rag.derived import Snapshot
+
     Positions = NDArray[np.int64]
     Scores = NDArray[np.float32]
+
+
+_PATIENCE = 5
+"""Times that opening a generation is tried again because a writer went on to the next meanwhile."""
 
 
 class HybridSearch:
@@ -63,8 +69,7 @@ class HybridSearch:
 
         if not queries:
             return []
-        with self.store.reading():
-            snapshot = self._current()
+        with self._reading() as snapshot:
             dense = self.config.dense_weight > 0
             vectors = self.embedder.embed_queries(list(queries)) if dense else np.zeros((len(queries), 0), np.float32)
             targets = about or [None] * len(queries)
@@ -78,13 +83,31 @@ class HybridSearch:
         """Return the inverse document frequency of each index term of `query`."""
         return self._current().lexical.idf(query)
 
-    def _current(self) -> Snapshot:
+    @contextmanager
+    def _reading(self) -> Iterator[Snapshot]:
+        """Give the committed generation's snapshot inside one read; begins anew where a writer has just moved on."""
+        for _ in range(_PATIENCE):
+            with self.store.reading():
+                try:
+                    snapshot = self._current(may_move=True)
+                except SnapshotMoved:
+                    continue
+                yield snapshot
+                return
+        with self.store.reading():
+            yield self._current()
+
+    def _current(self, may_move: bool = False) -> Snapshot:
         """Return the snapshot of the committed generation, loading it anew where that has moved on."""
+        from rag.derived import load_snapshot
+
         with self._lock:
-            generation = self.store.generation
-            if self._snapshot is None or self._snapshot.generation != generation:
+            generation, known = self.store.generation, self._snapshot
+            if known is None or known.generation != generation:
                 self._check_settings()
-                self._snapshot = load_snapshot(self.store, self.config.lexical, self.config.heading_context)
+                config = self.config
+                self._snapshot = load_snapshot(self.store, config.lexical, config.heading_context, known, may_move)
+            assert self._snapshot is not None
             return self._snapshot
 
     def _check_settings(self) -> None:
@@ -121,9 +144,9 @@ class HybridSearch:
         ).astype(np.int64)
         if not len(union):
             return []
-        cosines = _cosines(snapshot, vector, union)
+        cosines = snapshot.cosines(union, vector) if len(vector) else np.zeros(len(union), np.float32)
         bm25 = lexical[union] if lexical is not None else np.zeros(len(union), np.float32)
-        fused = fuse(cosines, bm25, self.config)
+        fused = supported(fuse(cosines, bm25, self.config), snapshot.documents(union), self.config)
         order = np.lexsort((union, -fused))[:top_k]
         return self._chunks(snapshot, union[order], cosines[order], bm25[order], fused[order])
 
@@ -174,20 +197,9 @@ def _dense_candidates(snapshot: Snapshot, vector: Scores, size: int, allowed: Po
     if not len(vector) or not len(snapshot.rows):
         return np.zeros(0, dtype=np.int64)
     if allowed is None:
-        _, found = snapshot.vectors.search(vector[None], min(size, len(snapshot.rows)))
-        positions: Positions = found[0][found[0] >= 0].astype(np.int64)
-        return positions
-    order = np.argsort(-_cosines(snapshot, vector, allowed), kind="stable")[:size]
+        return snapshot.nearest(vector, size)
+    order = np.argsort(-snapshot.cosines(allowed, vector, sentences=False), kind="stable")[:size]
     return allowed[order]
-
-
-def _cosines(snapshot: Snapshot, vector: Scores, positions: Positions) -> Scores:
-    import numpy as np
-
-    if not len(vector) or not len(positions):
-        return np.zeros(len(positions), dtype=np.float32)
-    cosines: Scores = snapshot.vectors.reconstruct_batch(positions) @ vector
-    return cosines
 
 
 def fuse(cosines: Scores, bm25: Scores, config: RagConfig) -> Scores:
@@ -208,6 +220,25 @@ def fuse(cosines: Scores, bm25: Scores, config: RagConfig) -> Scores:
         parts = [np.clip(cosines, 0, None), bm25 / top if top > 0 else bm25]
     fused: Scores = (weights[0] * parts[0] + weights[1] * parts[1]).astype(np.float32)
     return fused
+
+
+def supported(fused: Scores, documents: NDArray[np.uint64], config: RagConfig) -> Scores:
+    """Return `fused` with what the candidates of the same document, `documents` (n,), add to one another.
+
+    With t = `config.document_support`, each chunk of a document gains t · ln Σ exp((s - s_max) / t) over the scores s
+    of the document's candidates, s_max the highest of them: a soft maximum, so that of two documents with equally good
+    chunks the one with more of them comes first. Scores of rank fusion stay as they are.
+    """
+    import numpy as np
+
+    if not config.document_support or config.fusion == "rrf" or not len(fused):
+        return fused
+    _, own = np.unique(documents, return_inverse=True)
+    best = np.full(own.max() + 1, -np.inf, dtype=np.float32)
+    np.maximum.at(best, own, fused)
+    mass = np.bincount(own, weights=np.exp((fused - best[own]) / config.document_support))
+    gained: Scores = (fused + config.document_support * np.log(mass)[own]).astype(np.float32)
+    return gained
 
 
 def _reciprocal_ranks(scores: Scores, config: RagConfig) -> Scores:

@@ -11,7 +11,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from haystack.document_stores.types import DuplicatePolicy
     from numpy.typing import NDArray
 
-FORMAT = 1
-"""Version of the tables below."""
+FORMAT = 2
+"""Version of the tables below. Version 1, which lacked the last two and the trigger, is brought up on opening."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -40,7 +41,14 @@ CREATE TABLE IF NOT EXISTS chunks (
 CREATE INDEX IF NOT EXISTS chunks_by_document ON chunks (document);
 CREATE INDEX IF NOT EXISTS chunks_by_embedding ON chunks (embedding);
 CREATE TABLE IF NOT EXISTS embeddings (hash TEXT PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS sentences (hash TEXT PRIMARY KEY, vectors BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS removed (row INTEGER PRIMARY KEY, embedding TEXT);
+CREATE TRIGGER IF NOT EXISTS chunk_removed AFTER DELETE ON chunks
+    BEGIN INSERT OR REPLACE INTO removed VALUES (old.row, old.embedding); END;
 """
+
+_SWEPT_UP_TO = 50_000
+"""Chunks up to which every commit looks for embeddings that nothing uses; beyond, only among those of removed chunks."""
 
 _BATCH = 500
 """Keys per SQL statement."""
@@ -97,10 +105,19 @@ class EmbeddedStore:
                 return 0
             return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
-    def source_hashes(self) -> dict[str, str]:
-        """Return id → SHA-256 of every source document."""
+    def first_dimension(self) -> int:
+        """Return the length of the first vector held; 1 where there is none."""
         with self.reading() as connection:
-            return dict(connection.execute("SELECT id, sha256 FROM documents")) if connection else {}
+            row = connection.execute("SELECT length(vector) FROM embeddings LIMIT 1").fetchone() if connection else None
+        return int(row[0]) // 4 if row else 1
+
+    def source_hashes(self, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Return id → SHA-256 of every source document, or of those of `ids` that are there."""
+        with self.reading() as connection:
+            if connection is None:
+                return {}
+            query = "SELECT id, sha256 FROM documents"
+            return dict(connection.execute(query) if ids is None else _select_in(connection, f"{query} WHERE id IN", ids))
 
     def source(self, document_id: str) -> Document | None:
         """Return the source document of that id, or None."""
@@ -225,10 +242,10 @@ class EmbeddedStore:
         """
         with writer_lock(self.path), self._writing() as connection:
             yield connection
-            connection.execute(
-                "DELETE FROM embeddings WHERE hash NOT IN (SELECT embedding FROM chunks WHERE embedding NOT NULL)"
-            )
-            put_setting(connection, "generation", str(_generation(connection) + 1))
+            _drop_unused(connection)
+            if not _read_setting(connection, "index_id"):
+                put_setting(connection, "index_id", uuid.uuid4().hex)
+            put_setting(connection, "generation", str(int(_read_setting(connection, "generation") or 0) + 1))
 
     @contextmanager
     def keeping_vectors(self) -> Iterator[sqlite3.Connection]:
@@ -310,15 +327,33 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
 
 def _check_format(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == 0 and not read_only:
+    if found in (0, 1) and not read_only:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
     elif found not in (0, FORMAT):
-        raise StoreError(f"{path}: index of format {found}, this version reads {FORMAT}; delete it and index again")
+        raise StoreError(
+            f"{path}: index of format {found}, this version reads {FORMAT}; run versus index --rebuild, or delete it"
+        )
 
 
-def _generation(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT value FROM settings WHERE key = 'generation'").fetchone()
-    return int(row[0]) if row else 0
+def _read_setting(connection: sqlite3.Connection, key: str) -> str:
+    row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _drop_unused(connection: sqlite3.Connection) -> None:
+    """Delete embeddings that no chunk uses any more."""
+    chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
+    for table in ("embeddings", "sentences"):
+        unused = f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE embedding = {table}.hash)"
+        if chunks > _SWEPT_UP_TO:
+            unused += " AND hash IN (SELECT embedding FROM removed WHERE embedding NOT NULL)"
+        connection.execute(unused)
+    connection.execute("UPDATE removed SET embedding = NULL WHERE embedding NOT NULL")
+
+
+def begin_anew(connection: sqlite3.Connection) -> None:
+    """Give the index a new identity inside a write transaction, so that nothing derived from the old one is used."""
+    put_setting(connection, "index_id", uuid.uuid4().hex)
 
 
 def put_setting(connection: sqlite3.Connection, key: str, value: str) -> None:
@@ -351,6 +386,11 @@ def save_vectors(connection: sqlite3.Connection, keys: Sequence[str], vectors: N
     """Keep `vectors`, float32 of shape (len(keys), d), under `keys`."""
     rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(keys, vectors, strict=True)]
     connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+
+
+def save_sentences(connection: sqlite3.Connection, packed: Mapping[str, bytes]) -> None:
+    """Keep sentence vectors, packed by `rag.vectors.pack_sentences`, under the key of their chunk's embedding."""
+    connection.executemany("INSERT OR REPLACE INTO sentences VALUES (?, ?)", packed.items())
 
 
 def known_vectors(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:

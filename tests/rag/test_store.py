@@ -60,11 +60,13 @@ def test_duplicates_follow_the_policy(store: EmbeddedStore) -> None:
 def test_written_chunks_are_searchable(store: EmbeddedStore) -> None:
     """Chunks written with an embedding are found by it; those without, by words."""
     store.write_documents(_chunks())
-    snapshot = load_snapshot(store, "bm25s", True)
-    similarities, positions = snapshot.vectors.search(np.array([[1.0, 0.0]], dtype=np.float32), 2)
-    assert positions[0].tolist() == [0, 1]
-    assert similarities[0].tolist() == [1.0, 0.0]
-    assert int(snapshot.lexical.scores("light").argmax()) == 1
+    query = np.array([1.0, 0.0], dtype=np.float32)
+    for engine in ("bm25", "bm25s"):
+        snapshot = load_snapshot(store, engine, True)
+        positions = snapshot.nearest(query, 2)
+        assert positions.tolist() == [0, 1]
+        assert snapshot.cosines(positions, query).tolist() == [1.0, 0.0]
+        assert int(snapshot.lexical.scores("light").argmax()) == 1
 
 
 def test_each_commit_is_one_generation_and_a_failed_one_none(store: EmbeddedStore) -> None:
@@ -162,19 +164,23 @@ def test_no_index_is_one_clear_line(store: EmbeddedStore, embedder: Embedder) ->
     assert not store.path.exists()
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "vectors.faiss", "bm25s.npz", "bm25s.json"])
+@pytest.mark.parametrize("name", ["rows.npy", "matrix.npy", "sentences.npy", "passages.npy", "terms.npy", "checks.json"])
 def test_a_flipped_byte_in_a_derived_file_is_mended(store: EmbeddedStore, embedder: Embedder, name: str) -> None:
     """Derived files are checked by hash and rebuilt from SQLite; the results are the same."""
     config = RagConfig()
     index_documents(manual_documents(), store, embedder, config)
     expected = [c.id for c in HybridSearch(store, embedder, config).retrieve_many(["wheel nuts torque"])[0]]
-    path = next(store.path.parent.glob(f"index.derived/*/{name}"))
+    path = next(store.path.parent.glob(f"index.derived/1-*/{name}"))
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 0x55
     path.write_bytes(bytes(damaged))
     search = HybridSearch(store, embedder, config)
     assert [c.id for c in search.retrieve_many(["wheel nuts torque"])[0]] == expected
-    assert next(store.path.parent.glob(f"index.derived/*/{name}")).read_bytes() != bytes(damaged)
+    assert not path.exists()
+    mended = next(store.path.parent.glob(f"index.derived/1-*/{name}"))
+    assert mended.read_bytes() != bytes(damaged)
+    HybridSearch(store, embedder, config).warm_up()
+    assert mended.exists()
 
 
 def test_derived_files_that_are_lost_are_made_again(search: HybridSearch, store: EmbeddedStore) -> None:
