@@ -49,6 +49,8 @@ class ManifestEntry:
     licence: str | None = None
     fetched_at: str | None = None
     page_offsets: tuple[int, ...] | None = None
+    anchors: tuple[tuple[int, str], ...] | None = None
+    """Character offsets in the document, and the ids by which a link to the source names these places."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Corpus:
             Document(id=name, content=text, meta=self._meta(name, path, text))
             for name, path, text in self._texts(include_new)
         ]
+
+    def texts(self, include_new: bool = False) -> dict[str, str]:
+        """Return the documents' markdown by id, sorted; what `documents` returns, without Haystack."""
+        return {name: text for name, _, text in self._texts(include_new)}
 
     def document_ids(self, include_new: bool = False) -> list[str]:
         """Return the ids of the documents, sorted."""
@@ -197,7 +203,7 @@ def write_settings(path: Path, *, language: str, licence: str | None, descriptio
 
 def write_manifest(path: Path, entries: Iterable[ManifestEntry]) -> None:
     """Write `manifest.json` of the corpus at `path`, one entry a line, sorted by id."""
-    rows = [json.dumps(asdict(entry), ensure_ascii=False) for entry in sorted(entries, key=lambda entry: entry.id)]
+    rows = [json.dumps(_row(entry), ensure_ascii=False) for entry in sorted(entries, key=lambda entry: entry.id)]
     write_text(path / "manifest.json", "[\n" + ",\n".join(rows) + "\n]\n")
 
 
@@ -239,11 +245,25 @@ def _read_manifest(path: Path) -> dict[str, ManifestEntry]:
         return {}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        entries = [ManifestEntry(**{**row, "page_offsets": _offsets(row.get("page_offsets"))}) for row in rows]
+        entries = [_entry(row) for row in rows]
     except (OSError, ValueError, TypeError) as error:
         raise CorpusError(f"{path}: not a manifest: {error}; `versus scrape` writes it anew") from error
     return {entry.id: entry for entry in entries}
 
 
-def _offsets(values: list[int] | None) -> tuple[int, ...] | None:
-    return None if values is None else tuple(values)
+def _row(entry: ManifestEntry) -> dict[str, Any]:
+    row = asdict(entry)
+    if entry.anchors is None:
+        del row["anchors"]
+    return row
+
+
+def _entry(row: dict[str, Any]) -> ManifestEntry:
+    pages, anchors = row.get("page_offsets"), row.get("anchors")
+    return ManifestEntry(
+        **{
+            **row,
+            "page_offsets": None if pages is None else tuple(pages),
+            "anchors": None if anchors is None else tuple((int(offset), str(name)) for offset, name in anchors),
+        }
+    )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from data_prep.errors import DataError
 
+JUDGE_KEY = "judge:"
+"""How the keys of verdicts begin; all others are of drafts."""
 _COLUMNS = "key, document, status, reply, error, attempts, prompt_tokens, completion_tokens, seconds"
 
 
@@ -93,6 +95,7 @@ class DraftJournal:
     def mean_tokens(self) -> tuple[float, float] | None:
         """Return the mean prompt and completion tokens of a section so far; None before the first."""
         row = self._connection.execute(
-            "SELECT avg(prompt_tokens), avg(completion_tokens) FROM replies WHERE prompt_tokens > 0"
+            "SELECT avg(prompt_tokens), avg(completion_tokens) FROM replies WHERE prompt_tokens > 0 AND key NOT LIKE ?",
+            (f"{JUDGE_KEY}%",),
         ).fetchone()
         return None if row[0] is None else (float(row[0]), float(row[1]))

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from data_prep.atomic import write_text
 from data_prep.errors import DataError, QuestionError
 from data_prep.questions import Evidence, Question, write_questions
+from data_prep.splits import assign_slices
+
+_SMALL_CATEGORY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,10 @@ class SplitPlan:
     """How facts are shared out. Shares are of the facts of a kind; the rest of each kind goes to test.
 
     `unseen_documents` and `dev_documents` are pages of which no fact is trained: the first are asked in test, the
-    second in dev. Of the other pages' facts, `trained_share` is trained (every page keeps one that is), the rest is
-    asked as `trained-page`. `repeated` trained wordings stand in test as `trained`. `subsets` are the sizes, in
-    answerable facts, of nested subsets of the trained ones; each holds a third as many unanswerable ones.
+    second in dev; so is a fact that needs one of them and another page as well. Of the other pages' facts,
+    `trained_share` is trained (every page keeps one that is), the rest is asked as `trained-page`. `repeated` trained
+    wordings stand in test as `trained`. `subsets` are the sizes, in answerable facts, of nested subsets of the trained
+    ones (a quarter and a half of them if all sizes are too large); each holds a third as many unanswerable ones.
     """
 
     unseen_documents: frozenset[str]
@@ -103,26 +108,47 @@ def split_facts(facts: Sequence[Fact], plan: SplitPlan) -> Splits:
     """
     rng = random.Random(plan.seed)
     splits = Splits()
-    pages = {page: _shuffled(group, rng) for page, group in _by_page(facts).items()}
+    pages = {page: _shuffled(group, rng) for page, group in _by_page(facts, plan).items()}
     trained = _split_pages(pages, plan, splits)
     if not trained:
         raise DataError("no fact is left to train on; name fewer unseen documents")
     trained = _shuffled(trained, rng)
     declined = _split_unanswerable([fact for fact in facts if not fact.answers], plan, splits, rng)
     _split_trained(trained, plan, splits)
-    for size in plan.subsets:
-        if size < len(trained):
-            chosen = trained[:size] + declined[: size // 3]
-            splits.subsets[str(size)] = [fact.id for fact in chosen]
+    _relabel(splits, plan)
+    for size in _subset_sizes(plan.subsets, len(trained)):
+        chosen = trained[:size] + declined[: size // 3]
+        splits.subsets[str(size)] = [fact.id for fact in chosen]
     return splits
 
 
-def _by_page(facts: Iterable[Fact]) -> dict[str, list[Fact]]:
+def _subset_sizes(wanted: Sequence[int], trained: int) -> list[int]:
+    fitting = sorted({size for size in wanted if 0 < size < trained})
+    return fitting or sorted({size for size in (trained // 4, trained // 2) if wanted and size > 1})
+
+
+def _by_page(facts: Iterable[Fact], plan: SplitPlan) -> dict[str, list[Fact]]:
+    """Group the answerable facts by page; one that needs a page kept from training belongs to that."""
+    kept_from_training = (plan.new_documents, plan.unseen_documents, plan.dev_documents)
     pages: dict[str, list[Fact]] = {}
     for fact in facts:
         if fact.answers:
-            pages.setdefault(fact.documents[0], []).append(fact)
+            reserved = [page for group in kept_from_training for page in fact.documents if page in group]
+            pages.setdefault((reserved or fact.documents)[0], []).append(fact)
     return dict(sorted(pages.items()))
+
+
+def _relabel(splits: Splits, plan: SplitPlan) -> None:
+    """Give the facts that need a page kept from training and a trained one as well the slice that follows from both."""
+    for name in ("dev", "test"):
+        questions: list[Question] = getattr(splits, name)
+        computed = assign_slices(questions, splits.train, plan.new_documents)
+        questions[:] = [
+            replace(question, slice=computed[question.id])
+            if len(question.documents) > 1 and question.slice == "unseen-page"
+            else question
+            for question in questions
+        ]
 
 
 def _split_pages(pages: dict[str, list[Fact]], plan: SplitPlan, splits: Splits) -> list[Fact]:
@@ -160,10 +186,15 @@ def _split_trained(trained: Sequence[Fact], plan: SplitPlan, splits: Splits) -> 
 
 
 def _split_unanswerable(facts: Sequence[Fact], plan: SplitPlan, splits: Splits, rng: random.Random) -> list[Fact]:
-    """Share out each category of unanswerable facts; return those in train, categories taking turns."""
+    """Share out each category of unanswerable facts; return those in train, categories taking turns.
+
+    Categories of under `_SMALL_CATEGORY` facts are shared out together, so that every split gets some.
+    """
     train: list[list[Fact]] = []
-    for category in sorted({fact.category or "" for fact in facts}):
-        group = _shuffled([fact for fact in facts if (fact.category or "") == category], rng)
+    sizes = Counter(fact.category or "" for fact in facts)
+    names = {fact.id: name if sizes[name := fact.category or ""] >= _SMALL_CATEGORY else "" for fact in facts}
+    for category in sorted(set(names.values())):
+        group = _shuffled([fact for fact in facts if names[fact.id] == category], rng)
         first = round(plan.unanswerable_shares[0] * len(group))
         second = first + round(plan.unanswerable_shares[1] * len(group))
         train.append(group[:first])

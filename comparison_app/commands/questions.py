@@ -1,4 +1,4 @@
-"""`versus questions`: question files in, splits and slices out, and the checks they must pass."""
+"""`versus questions`: drafted or imported questions in, splits and slices out, and the checks they must pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, questions_draft, questions_export, questions_review
 from comparison_app.console import console, print_json, print_table
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
@@ -17,15 +17,18 @@ from data_prep.corpus import Corpus
 
 def register(subparsers: Any) -> None:
     """Add the command and its three actions."""
-    parser = subparsers.add_parser("questions", help="import, split and check the questions of a corpus")
+    parser = subparsers.add_parser("questions", help="draft, review, import, split, check and export questions")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    questions_draft.register(actions)
+    questions_review.register(actions)
     _register_import(actions)
     _register_split(actions)
+    questions_export.register(actions)
     check = add_command(
         actions,
         "check",
         run_check,
-        "check evidence, duplicates, leaks, paraphrases, slices and the manifest of a corpus",
+        "check evidence, duplicates, leaks, paraphrases, slices and the manifest of a corpus; report leakage",
         "versus questions check tern-manual",
     )
     check.add_argument("corpus", help="a corpus, by path or name")
@@ -47,6 +50,9 @@ def _register_import(actions: Any) -> None:
     parser.add_argument(
         "--map", action="append", default=[], metavar="OURS=THEIRS", help="name a field of the files, say answers=reply"
     )
+    parser.add_argument(
+        "--ground", action="store_true", help="find each answer's evidence; leave out what its document does not carry"
+    )
 
 
 def _register_split(actions: Any) -> None:
@@ -64,6 +70,9 @@ def _register_split(actions: Any) -> None:
     parser.add_argument("--unseen-documents", metavar="IDS", help="those pages by name instead, separated by commas")
     parser.add_argument("--dev-documents", metavar="IDS", help="unseen pages that are asked in dev, not in test")
     parser.add_argument("--trained", type=float, default=0.45, help="share of a page's facts to train (default: 0.45)")
+    parser.add_argument(
+        "--subsets", default="60,120,250", help="sizes of nested subsets, in facts (default: 60,120,250)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
 
 
@@ -76,14 +85,31 @@ def run_import(arguments: argparse.Namespace) -> int:
     workspace = Workspace.resolve(arguments.workspace)
     corpus = load_corpus(find_corpus(arguments.into, workspace.path))
     report = import_questions(arguments.files, corpus, names=names)
+    grounding = _grounded(corpus) if arguments.ground else None
     if arguments.json:
-        print_json({"corpus": str(corpus.path), **asdict(report)})
+        print_json({"corpus": str(corpus.path), **asdict(report), "grounding": grounding})
         return 0
     print_table(f"{report.questions} questions into {corpus.path}", ["split", "questions"], list(report.splits.items()))
     print_table("", ["slice", "questions"], sorted(report.slices.items()))
     if report.repeated:
         console().print(f"{report.repeated} train questions are repeated in test, to measure memorisation")
+    if grounding:
+        rows = [("stay", grounding["kept"]), *((f"dropped: {k}", n) for k, n in grounding["reasons"].items())]
+        print_table(f"{grounding['drafts']} questions held against their documents", ["", "questions"], rows)
     return 0
+
+
+def _grounded(corpus: Corpus) -> dict[str, Any]:
+    """Ground the imported questions; return the report without the dropped ones, which stand in `grounding.json`."""
+    import json
+
+    from comparison_app.question_models import grounding_embedder
+    from data_prep.atomic import write_text
+    from data_prep.imported_grounding import ground_imported
+
+    report = asdict(ground_imported(corpus, embed=grounding_embedder()))
+    write_text(corpus.path / "questions" / "grounding.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    return {key: value for key, value in report.items() if key != "dropped"}
 
 
 def run_split(arguments: argparse.Namespace) -> int:
@@ -92,22 +118,65 @@ def run_split(arguments: argparse.Namespace) -> int:
 
     corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
     folder = corpus.path / "questions"
+    _take_in_drafts(corpus)
     facts = read_facts(folder / "facts.jsonl")
     new = corpus.new_document_ids()
     pages = sorted({document for fact in facts for document in fact.documents} - new)
     unseen, dev = _unseen(arguments, pages)
-    plan = SplitPlan(unseen, dev, frozenset(new), trained_share=arguments.trained, seed=arguments.seed)
+    subsets = _sizes(arguments.subsets)
+    plan = SplitPlan(unseen, dev, frozenset(new), trained_share=arguments.trained, subsets=subsets, seed=arguments.seed)
     splits = split_facts(facts, plan)
     write_splits(folder, splits)
     counts = {
         name: dict(Counter(q.slice or "none" for q in getattr(splits, name))) for name in ("train", "dev", "test")
     }
+    report = _leakage(corpus)
     if arguments.json:
-        print_json({"corpus": str(corpus.path), "unseen_documents": sorted(unseen), "slices": counts})
+        subset_sizes = {name: len(names) for name, names in splits.subsets.items()}
+        told = {"unseen_documents": sorted(unseen), "slices": counts, "subsets": subset_sizes, "leakage": report}
+        print_json({"corpus": str(corpus.path), **told})
         return 0
     rows = [(name, slice_, count) for name, slices in counts.items() for slice_, count in sorted(slices.items())]
     print_table(f"{len(facts)} facts of {corpus.name}", ["split", "slice", "questions"], rows, numbers_from=2)
+    _show_leakage(report)
     return 0
+
+
+def _take_in_drafts(corpus: Corpus) -> None:
+    """Bring `facts.jsonl` up to date with what was decided on drafts, where there are any."""
+    from data_prep.drafts import drafts_path
+    from data_prep.review import publish_facts, review_counts
+
+    if drafts_path(corpus.path).exists() and any(review_counts(corpus.path)[state] for state in ("accepted", "edited")):
+        publish_facts(corpus.path)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ComparisonError(f"--subsets {text!r}: give whole numbers separated by commas, say 60,120,250") from error
+
+
+def _leakage(corpus: Corpus) -> dict[str, Any]:
+    """Return what dev and test share with train, by kind, with up to 50 leaks of each split."""
+    from data_prep.leakage import leakage
+
+    found = {}
+    train = corpus.questions("train")
+    for split in ("dev", "test"):
+        report = leakage(train, corpus.questions(split), language=corpus.language)
+        found[split] = {"leaks": report.counts, "meant": report.meant, "first": [asdict(x) for x in report.leaks[:50]]}
+    return found
+
+
+def _show_leakage(report: dict[str, Any]) -> None:
+    rows = [
+        (split, kind, count, report[split]["meant"][kind])
+        for split in report
+        for kind, count in report[split]["leaks"].items()
+    ]
+    print_table("shared with train", ["split", "what", "leaks", "meant by the slice"], rows, numbers_from=2)
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -117,10 +186,12 @@ def run_check(arguments: argparse.Namespace) -> int:
     corpus = Workspace.resolve(arguments.workspace).corpus(arguments.corpus)
     if arguments.numbers:
         return _show_numbers(corpus, as_json=arguments.json)
-    problems = check_corpus(corpus)
+    problems, report = check_corpus(corpus), _leakage(corpus)
     if arguments.json:
-        print_json({"corpus": str(corpus.path), "problems": [asdict(problem) for problem in problems]})
+        found = [asdict(problem) for problem in problems]
+        print_json({"corpus": str(corpus.path), "problems": found, "leakage": report})
         return 1 if problems else 0
+    _show_leakage(report)
     if not problems:
         console().print(f"{corpus.name}: every check holds")
         return 0
