@@ -1,102 +1,140 @@
-"""One file of somebody's documents to light markdown: headings, paragraphs, lists, tables, code, links; no HTML."""
+"""One file of somebody's documents to light markdown: headings, lists, tables, code, admonitions, pictures; no HTML.
+
+| kind | read by |
+|---|---|
+| HTML | `converting.html_page`: site profiles, plain pages, trafilatura for the rest |
+| PDF | `converting.pdf`, with page offsets |
+| DOCX | `converting.docx` (mammoth, then the HTML path) |
+| EPUB | `converting.epub`, a document a chapter |
+| markdown, text | `converting.markdown` |
+
+What a file is, its bytes decide; the ending of its name only tells markdown from text and what was meant.
+"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.corpus import title_of
+from data_prep.converting.charsets import decode, is_text
+from data_prep.converting.markdown import convert_markdown, convert_text
+from data_prep.converting.profiles import Profile
+from data_prep.converting.result import Converted, Picture
 from data_prep.errors import DataError
+
+__all__ = ["Converted", "Picture", "Source", "convert_bytes", "convert_file", "convert_markdown", "kind_of"]
 
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown", ".mdx"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
-MAX_BYTES = 20_000_000
-
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
-_FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_ACTIVE = re.compile(r"<(script|style|iframe|object|template)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(
-    r"</?(?:a|abbr|b|blockquote|body|br|button|center|cite|code|dd|del|details|div|dl|dt|em|embed|figcaption|figure|font|"
-    r"footer|form|h[1-6]|head|header|hr|html|i|img|input|ins|kbd|li|link|main|mark|meta|nav|ol|p|picture|pre|q|s|samp|"
-    r"section|small|source|span|strong|sub|summary|sup|svg|table|tbody|td|tfoot|th|thead|tr|u|ul|var|video)"
-    r"(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
-)
-_BLANK_LINES = re.compile(r"\n{3,}")
+HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht", ".mhtml"}) - {".mhtml"}
+KINDS = {
+    **dict.fromkeys(MARKDOWN_SUFFIXES, "markdown"),
+    **dict.fromkeys(TEXT_SUFFIXES, "text"),
+    **dict.fromkeys(HTML_SUFFIXES, "html"),
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".epub": "epub",
+}
+MAX_BYTES = {"markdown": 20_000_000, "text": 20_000_000, "html": 20_000_000, "pdf": 200_000_000, "docx": 100_000_000}
+_NAMES = {"html": "HTML", "pdf": "a PDF", "docx": "DOCX", "epub": "EPUB", "text": "text", "markdown": "markdown"}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
-    """A document as light markdown, with its title."""
+class Source:
+    """What is known of a file's bytes: the kind its name or server says it is, its address, its charset."""
 
+    kind: str
     title: str
-    markdown: str
+    url: str | None = None
+    charset: str | None = None
+    profiles: tuple[Profile, ...] = ()
 
 
-def convert_file(path: Path) -> Converted:
-    """Convert one markdown or text file.
+def convert_file(path: Path, profiles: Sequence[Profile] = ()) -> list[Converted]:
+    """Convert one file; a book gives a document for each chapter, every other kind one document.
 
-    Raises `DataError` that names the file when it is of another kind, too large, empty, or not text in UTF-8.
+    Raises `DataError` that names the file when it is of another kind, too large, empty, locked or damaged.
     """
-    suffix = path.suffix.lower()
-    if suffix not in MARKDOWN_SUFFIXES | TEXT_SUFFIXES:
-        raise DataError(f"{path}: files of kind {suffix or 'without ending'} cannot be read; give markdown or text")
-    text = _read(path)
-    converted = convert_markdown(text, path.stem) if suffix in MARKDOWN_SUFFIXES else _convert_text(text, path.stem)
-    if not converted.markdown.strip():
-        raise DataError(f"{path}: holds no text")
-    return converted
-
-
-def convert_markdown(text: str, fallback_title: str) -> Converted:
-    """Drop front matter, comments, scripts and HTML tags from markdown; code fences stay as they are."""
-    text = _tidy(text)
-    front = _FRONT_MATTER.match(text)
-    stated = _FRONT_TITLE.search(front.group(1)) if front else None
-    body = _without_html(text[front.end() :] if front else text)
-    title = stated.group(1) if stated else title_of(body, fallback_title)
-    return Converted(title, body if _opens_with_heading(body) else f"# {title}\n\n{body}" if body else "")
-
-
-def _convert_text(text: str, fallback_title: str) -> Converted:
-    body = _tidy(text).strip() + "\n"
-    title = title_of("", fallback_title)
-    return Converted(title, f"# {title}\n\n{body}" if body.strip() else "")
-
-
-def _opens_with_heading(body: str) -> bool:
-    return body.lstrip().startswith("# ")
-
-
-def _without_html(text: str) -> str:
-    pieces, position = [], 0
-    for fence in _FENCE.finditer(text):
-        pieces += [_strip_tags(text[position : fence.start()]), fence.group()]
-        position = fence.end()
-    pieces.append(_strip_tags(text[position:]))
-    body = _BLANK_LINES.sub("\n\n", "".join(pieces)).strip()
-    return body + "\n" if body else ""
-
-
-def _strip_tags(text: str) -> str:
-    return _TAG.sub("", _ACTIVE.sub("", _COMMENT.sub("", text)))
-
-
-def _tidy(text: str) -> str:
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff"))
-    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) not in {"Cc", "Cs"})
-
-
-def _read(path: Path) -> str:
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: files of kind {path.suffix or 'without ending'} cannot be read")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB; split it")
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        size = path.stat().st_size
+        if size > limit(kind):
+            raise DataError(f"{path}: {size // 1_000_000} MB, more than {limit(kind) // 1_000_000} MB; split it")
+        return convert_bytes(path.read_bytes(), Source(kind, path.stem, profiles=tuple(profiles)))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    except DataError as error:
+        raise error if str(error).startswith(str(path)) else DataError(f"{path}: {error}") from error
+
+
+def limit(kind: str) -> int:
+    """Return how many bytes a file of a kind may have."""
+    return MAX_BYTES.get(kind, 100_000_000)
+
+
+def convert_bytes(data: bytes, source: Source, alive: Callable[[], None] = lambda: None) -> list[Converted]:
+    """Convert the bytes of one file; `alive` is called now and then while a long one is converted.
+
+    Raises `DataError` without the file's name for bytes that cannot be read, among them those that are of another kind
+    than `source` says.
+    """
+    if len(data) > limit(source.kind):
+        raise DataError(f"{len(data) // 1_000_000} MB, more than {limit(source.kind) // 1_000_000} MB; split it")
+    found = kind_of(data)
+    binary = {"pdf", "docx", "epub"}
+    if found != source.kind and (found in binary or source.kind in binary):
+        raise DataError(f"says it is {_NAMES[source.kind]}, but is {_NAMES.get(found, found)}")
+    documents = _convert(data, source, alive)
+    if not any(document.markdown.strip() for document in documents):
+        raise DataError("holds no text")
+    return documents
+
+
+def _convert(data: bytes, source: Source, alive: Callable[[], None]) -> list[Converted]:
+    if source.kind == "pdf":
+        from data_prep.converting.pdf import convert_pdf
+
+        return [convert_pdf(data, _readable(source.title), alive)]
+    if source.kind == "docx":
+        from data_prep.converting.docx import convert_docx
+
+        return [convert_docx(data, _readable(source.title))]
+    if source.kind == "epub":
+        from data_prep.converting.epub import convert_epub
+
+        return convert_epub(data, _readable(source.title), alive)
+    text = decode(data, source.charset)
+    if not is_text(text):
+        raise DataError("not text in any charset")
+    if source.kind == "html":
+        from data_prep.converting.html_page import convert_html
+
+        return [convert_html(text, _readable(source.title), url=source.url, own=source.profiles)]
+    return [(convert_markdown if source.kind == "markdown" else convert_text)(text, source.title)]
+
+
+def kind_of(data: bytes) -> str:
+    """Return what bytes are by their own signs: pdf, docx, epub, zip, an old Office file, html or text."""
+    head = data[:2048]
+    if b"%PDF-" in data[:1024]:
+        return "pdf"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        if b"mimetypeapplication/epub+zip" in head:
+            return "epub"
+        return "docx" if b"word/" in data and b"[Content_Types].xml" in data else _archive_kind(data)
+    if head.startswith(_OLE):
+        return "an old Office file or a locked one"
+    lowered = head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").lower()
+    return "html" if lowered.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body")) else "text"
+
+
+def _archive_kind(data: bytes) -> str:
+    return "epub" if b"META-INF/container.xml" in data else "a ZIP archive"
+
+
+def _readable(stem: str) -> str:
+    return stem.replace("_", " ").replace("-", " ").strip().capitalize() or "Document"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -34,7 +33,6 @@ FORMAT_VERSION = 1
 SAMPLE_CORPUS = "tern-manual"
 SAMPLE_CORPORA = Path(__file__).resolve().parent.parent / "docs_corpus"
 SPLITS = ("train", "dev", "test")
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +183,13 @@ def load_corpus(path: Path) -> Corpus:
 
 def title_of(text: str, fallback: str) -> str:
     """Return the first heading of a markdown text, or `fallback` made readable."""
-    heading = _HEADING.search(text)
-    return heading.group(1) if heading else fallback.replace("_", " ").replace("-", " ").strip().capitalize()
+    for line in text.split("\n"):
+        marks = len(line) - len(line.lstrip("#"))
+        if 1 <= marks <= 6 and line[marks : marks + 1].isspace():
+            title = line[marks:].strip().rstrip("#").rstrip()
+            if title:
+                return title
+    return fallback.replace("_", " ").replace("-", " ").strip().capitalize()
 
 
 def write_settings(path: Path, *, language: str, licence: str | None, description: str) -> None:

@@ -30,11 +30,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_corpus_and_what_cannot_be_read_is_counted(folder: Path, tmp_path: Path) -> None:
-    """Two documents come in; three files are passed over, each with its reason."""
+    """Three documents come in, one of them in Latin-1; two files are passed over, each with its reason."""
     report = scrape_files([folder], tmp_path / "corpus")
-    assert sorted(report.added) == ["part-two__notes", "start"]
-    assert set(report.skipped) == {"latin.md", "empty.md", "table.xlsx"}
-    assert "UTF-8" in report.skipped["latin.md"]
+    assert sorted(report.added) == ["latin", "part-two__notes", "start"]
+    assert set(report.skipped) == {"empty.md", "table.xlsx"}
+    assert "Größe" in (tmp_path / "corpus" / "documents" / "latin.md").read_text(encoding="utf-8")
     corpus = load_corpus(tmp_path / "corpus")
     start = next(document for document in corpus.documents() if document.id == "start")
     assert start.meta["title"] == "Getting started"
@@ -56,7 +56,7 @@ def test_scraping_again_touches_only_what_changed(folder: Path, tmp_path: Path) 
     scrape_files([folder], tmp_path / "corpus")
     (folder / "part two" / "notes.txt").write_text("Other text.\n")
     report = scrape_files([folder], tmp_path / "corpus")
-    assert (report.added, report.changed, report.unchanged) == ([], ["part-two__notes"], ["start"])
+    assert (report.added, report.changed, report.unchanged) == ([], ["part-two__notes"], ["latin", "start"])
 
 
 def test_a_link_that_leaves_the_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:

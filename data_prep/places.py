@@ -1,0 +1,34 @@
+"""Where in its source a passage stands: the page of a PDF, the section's address of a web page."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from data_prep.corpus import ManifestEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a source: its page (counted from 1), the id of its section, and a link that opens it there."""
+
+    page: int | None = None
+    anchor: str | None = None
+    link: str | None = None
+
+
+def place_of(entry: ManifestEntry, offset: int) -> Place:
+    """Return the place of the character at `offset` of a document.
+
+    The link is the source's address with `#anchor` or `#page=N`; None where the source is no web address.
+    """
+    page = bisect_right(entry.page_offsets, offset) if entry.page_offsets else None
+    anchor = None
+    if entry.anchors:
+        before = bisect_right([start for start, _ in entry.anchors], offset)
+        anchor = entry.anchors[before - 1][1] if before else None
+    source = entry.source or ""
+    if not source.startswith(("http://", "https://")):
+        return Place(page, anchor)
+    fragment = f"#{anchor}" if anchor else f"#page={page}" if page else ""
+    return Place(page, anchor, source.split("#")[0] + fragment)
