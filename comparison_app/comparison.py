@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.arms import ArmFactory
 from comparison_app.console import Progress
+from comparison_app.directions import directions, forgetting_rows, wordings_trained
 from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
 from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_experiment
@@ -68,17 +69,26 @@ class Comparison:
         return cls(experiment, path, workspace, corpus, tuple(asked))
 
     def run(
-        self, name: str, *, resume: bool = False, hooks: Hooks | None = None, judge: JudgeSettings | None = None
+        self,
+        name: str,
+        *,
+        resume: bool = False,
+        hooks: Hooks | None = None,
+        judge: JudgeSettings | None = None,
+        ray: str | None = None,
     ) -> Path:
-        """Ask all arms, have their answers judged if a judge is given, write the run folder, and return it."""
+        """Ask all arms, have their answers judged if a judge is given, write the run folder, and return it.
+
+        `ray`: the address of a cluster over which the arms of this machine are spread.
+        """
         hooks = hooks or Hooks()
         folder = self.workspace.runs / name
         run = open_run(folder, self.path, self.questions, resume=resume, provenance=self._provenance())
         first = [question for question in self.questions if question.slice != "new-document"]
         later = [question for question in self.questions if question.slice == "new-document"]
-        self._phase(run, first, include_new=False, hooks=hooks)
+        self._phase(run, first, include_new=False, hooks=hooks, ray=ray)
         if later:
-            self._phase(run, later, include_new=True, hooks=hooks)
+            self._phase(run, later, include_new=True, hooks=hooks, ray=ray)
         run.settle()
         if judge is not None:
             cache = self.workspace.path / CACHE
@@ -87,7 +97,9 @@ class Comparison:
         write_results(run, self.corpus)
         return folder
 
-    def _phase(self, run: Run, questions: Sequence[Question], *, include_new: bool, hooks: Hooks) -> None:
+    def _phase(
+        self, run: Run, questions: Sequence[Question], *, include_new: bool, hooks: Hooks, ray: str | None
+    ) -> None:
         """Bring the indexes up to date and ask every arm what it was not asked yet."""
         if not any(run.open_questions(spec.name, questions) for spec in self.experiment.arms):
             return
@@ -103,11 +115,23 @@ class Comparison:
         else:
             run.note(indexing={"seconds": self._build_seconds(configs)})
         hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
+        if ray is not None:
+            self._spread(run, questions, ray, hooks)
         systems = self._systems(run, questions)
         run.ask(systems, questions, hooks.asking)
         if not include_new and self.experiment.latency_probe:
             hooks.stage("timing single questions")
             run.probe(systems, questions)
+
+    def _spread(self, run: Run, questions: Sequence[Question], address: str, hooks: Hooks) -> None:
+        """Have a Ray cluster answer for the arms of this machine; what it leaves open is asked here."""
+        from comparison_app.spread import RayPool
+
+        here = [spec for spec in self.experiment.arms if not spec.endpoint and run.open_questions(spec.name, questions)]
+        if here:
+            size = self.experiment.batch_size
+            with RayPool(address, self.workspace.path, self.corpus.path, here, size) as pool:
+                run.ask_spread(pool, [spec.name for spec in here], questions, hooks.asking)
 
     def _build_seconds(self, configs: Iterable[RagConfig]) -> float | None:
         """Return what building all indexes from nothing took, though they may have been there; None if not known."""
@@ -137,7 +161,7 @@ class Comparison:
                 "fingerprint": self.corpus.fingerprint(include_new=True),
             },
             "adapters": {
-                spec.adapter: _adapter_facts(self.workspace.adapter(spec.adapter))
+                spec.adapter: _adapter_facts(self.workspace.adapter(spec.adapter), self.corpus)
                 for spec in self.experiment.arms
                 if spec.adapter
             },
@@ -199,6 +223,10 @@ def write_results(run: Run, corpus: Corpus) -> Evaluation:
     judged = judged_part(run.folder, evaluation)
     if judged is not None:
         summary["judge"] = judged
+    adapters = summary["environment"].get("adapters") or {}
+    if run.experiment.directions:
+        summary["directions"] = directions(evaluation, adapters, summary["environment"].get("models") or {})
+        summary["forgetting"] = forgetting_rows(evaluation, adapters)
     write_summary(run.folder / "summary.json", summary)
     write_report(run.folder, evaluation, summary)
     return evaluation
@@ -230,10 +258,11 @@ def _check_adapter(spec: ArmSpec, asked: Sequence[Question], corpus: Corpus, wor
     check_slices(asked, computed, f"adapter {spec.adapter}")
 
 
-def _adapter_facts(folder: Path) -> dict[str, Any]:
+def _adapter_facts(folder: Path, corpus: Corpus) -> dict[str, Any]:
     from finetune.run_record import read_run_record
 
     record = read_run_record(folder)
+    known = {question.id: question for question in corpus.questions("train")}
     return {
         "weights_sha256": hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest(),
         "data_sha256": record.data_sha256,
@@ -242,6 +271,8 @@ def _adapter_facts(folder: Path) -> dict[str, Any]:
         "steps": record.steps,
         "seed": record.seed,
         "trained_questions": len(record.trained_ids),
+        "wordings": round(wordings_trained(record, known), 2),
+        "forgetting": record.forgetting,
     }
 
 

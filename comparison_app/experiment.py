@@ -121,7 +121,8 @@ class Experiment:
 
     `subset` names the nested subset of the corpus's facts that the adapters were trained on; None for all of them.
     `machine_price` and `training_price` are money per hour. `latency_probe`: questions that each arm is asked one by
-    one, streamed, for its time to first token. `judge`: settings of the judge, checked where it is made.
+    one, streamed, for its time to first token. `judge`: settings of the judge, checked where it is made; so
+    is `training`: adapters that the experiment brings along. `directions`: hold published findings against the run.
     """
 
     name: str
@@ -142,6 +143,8 @@ class Experiment:
     currency: str = "USD"
     prices: str | None = None
     judge: Mapping[str, Any] = field(default_factory=dict)
+    training: Sequence[Mapping[str, Any]] = ()
+    directions: bool = False
 
     def arm(self, name: str) -> ArmSpec:
         """Return the arm called `name`."""

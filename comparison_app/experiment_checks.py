@@ -29,6 +29,8 @@ TOP: dict[str, tuple[type, ...]] = {
     "latency_probe": (int,),
     "prices": (str, dict),
     "judge": (dict,),
+    "training": (list,),
+    "directions": (bool,),
     "machine_price": (int, float),
     "currency": (str,),
     "arms": (list,),
@@ -73,7 +75,7 @@ def _top_problems(data: Mapping[str, Any]) -> list[str]:
     for key in ("name", "corpus", "arms"):
         if not data.get(key):
             problems.append(f"{key} is missing or empty")
-    for key in ("arms", "comparisons"):
+    for key in ("arms", "comparisons", "training"):
         if isinstance(data.get(key), list) and not all(isinstance(item, dict) for item in data[key]):
             problems.append(f"{key} must be tables: write [[{key}]]")
     metric = data.get("primary_metric", "token_f1")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     from comparison_app.judging.settings import judge_settings
 
     workspace = Workspace.resolve(arguments.workspace)
-    comparison = Comparison.prepare(find_experiment(arguments.experiment), workspace)
+    path = find_experiment(arguments.experiment)
+    if not arguments.plan:
+        _make_adapters(path, workspace, quiet=arguments.json)
+    comparison = Comparison.prepare(path, workspace)
     if arguments.plan:
         return _plan(comparison, arguments.difference / 100, as_json=arguments.json)
     settings = comparison.experiment.judge
@@ -62,6 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
         folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)
     show_run(folder, as_json=arguments.json)
     return 0
+
+
+def _make_adapters(path: Path, workspace: Workspace, *, quiet: bool) -> None:
+    """Train the adapters that the experiment brings along."""
+    from comparison_app.commands.train import live_loss
+    from comparison_app.experiment import load_experiment
+    from comparison_app.preparing import prepare_adapters, trainings_of
+
+    experiment = load_experiment(path)
+    if trainings_of(experiment):
+        say = (lambda text: None) if quiet else (lambda text: error_console().print(f"· {text}", markup=False))
+        corpus = workspace.corpus(experiment.corpus)
+        prepare_adapters(experiment, corpus, workspace, partial(live_loss, quiet=quiet), say)
 
 
 def _plan(comparison: Comparison, difference: float, *, as_json: bool) -> int:
