@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +91,11 @@ def remote() -> dict[str, Any]:
     from comparison_app.runner import open_run
     from comparison_app.workspace import Workspace
     from data_prep.questions import Question
-    from tests.comparison_app.chat_server import chat_server
 
     questions = [Question(f"q{n}", f"What is {n}?", (str(n),), slice="trained") for n in range(1_000)]
     with (
         tempfile.TemporaryDirectory() as name,
-        chat_server(lambda text: f"echo {text}", latency=LATENCY) as (url, seen),
+        _server() as url,
     ):
         folder = Path(name)
         arm = f'[[arms]]\nname = "remote"\nkind = "base"\nmodel = "m"\nendpoint = "{url}"\n'
@@ -112,7 +113,7 @@ def remote() -> dict[str, Any]:
         run = open_run(folder / "run", path, questions)
         system = ArmFactory(workspace, corpus, replies=ReplyJournal(run.folder / "replies.jsonl")).build(spec)
         next(system.answer([Question("warm", "Are you there?")]))
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         run.ask([system], questions)
         seconds = time.perf_counter() - started
         errors = sum(prediction.error is not None for prediction in run.predictions())
@@ -122,8 +123,25 @@ def remote() -> dict[str, Any]:
             "times_faster": round(one_by_one / seconds, 1),
             "in_flight": spec.in_flight,
             "errors": errors,
-            "requests": len(seen),
+            "client_cpu_seconds": round(time.process_time() - cpu, 2),
         }
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """Serve from a process of its own, as a real endpoint is; yields its URL."""
+    code = (
+        "import time; from tests.comparison_app.chat_server import chat_server\n"
+        f"with chat_server(lambda text: 'echo ' + text, latency={LATENCY}) as (url, seen):\n"
+        "    print(url, flush=True)\n    time.sleep(3600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main() -> None:

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from comparison_app.errors import RunError
 from comparison_app.experiment import Experiment, load_experiment
+from comparison_app.pace import Clock
+from comparison_app.pace import RunProgress as RunProgress
 from comparison_app.predictions import (
     AnswerSystem,
     Prediction,
@@ -40,15 +42,13 @@ GIVE_UP_AFTER = 3
 _PACKAGES = ("haystack-ai", "numpy", "peft", "sentence-transformers", "torch", "transformers", "trl", "faiss-cpu")
 
 
-@dataclass(frozen=True)
-class RunProgress:
-    """How far `Run.ask` is: answers `done` of `total` over all arms, the arm at work, and seconds still to go."""
+class BatchPool(Protocol):
+    """What answers batches of several arms at once, in any order (see `spread.RayPool`)."""
 
-    arm: str
-    done: int
-    total: int
-    seconds: float
-    seconds_left: float | None
+    def answer(
+        self, batches: Sequence[tuple[str, tuple[Question, ...]]]
+    ) -> Iterator[tuple[str, tuple[Question, ...], list[Prediction] | str]]:
+        """Yield every batch with its predictions, or with the error that kept it from having any."""
 
 
 @dataclass
@@ -97,13 +97,34 @@ class Run:
         A system that raises gets predictions with `error` for the questions it left, and the others go on. Ctrl-C
         keeps all that was answered. Raises `RunError` when the file cannot be written.
         """
-        clock = _Clock({system.name: len(self.open_questions(system.name, questions)) for system in systems})
+        clock = Clock({system.name: len(self.open_questions(system.name, questions)) for system in systems})
         with _locked(self.folder):
             for system in systems:
                 for made in self._ask_one(system, questions):
                     clock.count(system.name, made)
                     if progress is not None:
                         progress(clock.now(system.name))
+
+    def ask_spread(
+        self,
+        pool: BatchPool,
+        arms: Sequence[str],
+        questions: Sequence[Question],
+        progress: Callable[[RunProgress], None] | None = None,
+    ) -> None:
+        """Have `pool` answer for `arms` what they have not answered; batches are appended as they come."""
+        size = self.experiment.batch_size
+        parts = [questions[start : start + size] for start in range(0, len(questions), size)]
+        batches = [(arm, tuple(self.open_questions(arm, part))) for part in parts for arm in arms]
+        clock = Clock({arm: len(self.open_questions(arm, questions)) for arm in arms})
+        with _locked(self.folder):
+            for arm, batch, found in pool.answer([item for item in batches if item[1]]):
+                answered = {} if isinstance(found, str) else {p.question_id: replace(p, arm=arm) for p in found}
+                error = found if isinstance(found, str) else "the arm gave no answer to this question"
+                self._append([answered.get(item.id) or _failed(item, arm, error) for item in batch])
+                clock.count(arm, len(batch))
+                if progress is not None:
+                    progress(clock.now(arm))
 
     def probe(self, systems: Sequence[AnswerSystem], questions: Sequence[Question]) -> None:
         """Ask every system those of the first `latency_probe` questions one by one, streamed, and note its times.
@@ -193,33 +214,6 @@ def _alone(system: AnswerSystem, questions: Sequence[Question]) -> dict[str, flo
                     first.append(arrived)
                     whole.append(time.perf_counter() - started)
     return {"alone_p50": median(whole) if whole else None, "first_token_p50": median(first) if first else None}
-
-
-class _Clock:
-    """Time left from the speed of each arm; an arm that has not begun is taken to be as fast as the others."""
-
-    def __init__(self, left: Mapping[str, int]) -> None:
-        self.left = dict(left)
-        self.total = sum(left.values())
-        self.spent: dict[str, float] = defaultdict(float)
-        self.asked: dict[str, int] = defaultdict(int)
-        self.last = self.started = time.monotonic()
-
-    def count(self, arm: str, made: int) -> None:
-        """Note that `arm` answered `made` questions since the last call."""
-        now = time.monotonic()
-        self.spent[arm] += now - self.last
-        self.asked[arm] += made
-        self.left[arm] -= made
-        self.last = now
-
-    def now(self, arm: str) -> RunProgress:
-        """Say how far the run is."""
-        done = sum(self.asked.values())
-        typical = sum(self.spent.values()) / max(1, done)
-        rates = {name: self.spent[name] / self.asked[name] if self.asked[name] else typical for name in self.left}
-        ahead = sum(rates[name] * count for name, count in self.left.items())
-        return RunProgress(arm, done, self.total, self.last - self.started, ahead)
 
 
 def open_run(
