@@ -174,6 +174,7 @@ def live_hooks(*, quiet: bool = False) -> Iterator[Hooks]:
 
 def show_run(folder: Path, *, as_json: bool = False) -> None:
     """Print a run's scores by slice with intervals, its latency and verdict; or its summary as JSON."""
+    from comparison_app.report.directions import part_in_words
     from comparison_app.summary import read_summary
 
     summary = read_summary(folder / "summary.json")
@@ -194,6 +195,10 @@ def show_run(folder: Path, *, as_json: bool = False) -> None:
     for name, count in failed.items():
         out.print(f"[red]{name} failed on {count} questions; they count as wrong[/red]")
     out.print(f"\n{summary['verdict']}\n", markup=False)
+    for item in summary.get("directions", ()):
+        out.print(f"{item['outcome']}: {item['claim']}", markup=False)
+        for part in item["parts"]:
+            out.print(f"    {part_in_words(part)}", markup=False)
     out.print(f"report: {folder / 'report.html'}", markup=False)
 
 

@@ -76,13 +76,14 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["signed"] = _signed
+    environment.filters["signed"] = signed_points
     environment.filters["money"] = lambda value: f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
     text = resources.files("comparison_app.report").joinpath("judge.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 
 
-def _signed(share: float) -> str:
+def signed_points(share: float) -> str:
+    """Write a share as whole points with its sign, 0 without one."""
     rounded = round(100 * share)
     return f"{rounded:+d}".replace("-", "−") if rounded else "0"
 

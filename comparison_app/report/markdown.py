@@ -8,6 +8,7 @@ from typing import Any
 from comparison_app.evaluation import Evaluation
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.report.directions import directions_markdown
 from comparison_app.report.judge import judge_markdown
 from comparison_app.statistics import Estimate
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS
@@ -25,6 +26,7 @@ def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         _pairs(summary),
         "## Speed and cost",
         _costs(summary),
+        *(["## Published findings, tested here", directions_markdown(summary)] if "directions" in summary else []),
         "## The judge",
         judge_markdown(summary),
     ]

@@ -18,6 +18,7 @@ from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
 from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, legend, scatter
+from comparison_app.report.directions import directions_section
 from comparison_app.report.examples import ERRORS, disagreements, failures
 from comparison_app.report.judge import judge_section
 from comparison_app.report.markdown import span
@@ -76,6 +77,7 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         failure_count=sum(arm["errors"] for arm in summary["arms"].values()),
         most_failures=ERRORS,
         refusals=_refusals(evaluation),
+        directions=directions_section(summary),
         judge=judge_section(summary, evaluation.experiment.currency),
         primary=METRIC_WORDS[evaluation.experiment.primary_metric],
         provenance=_flat(summary["environment"]),
