@@ -15,8 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from data_prep.atomic import write_text
 from rag.errors import IndexMismatch, SnapshotMoved, StoreError
 from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
@@ -30,6 +28,7 @@ from rag.vectors import nearest_in
 if TYPE_CHECKING:
     import sqlite3
 
+    import numpy as np
     from numpy.typing import NDArray
 
     Positions = NDArray[np.int64]
@@ -59,18 +58,26 @@ class Snapshot:
     @cached_property
     def rows(self) -> Positions:
         """The store's row of each position, ascending."""
+        import numpy as np
+
         return np.concatenate([np.zeros(0, np.int64), *(segment.rows for segment in self.segments)])
 
     @cached_property
     def _firsts(self) -> list[int]:
+        import numpy as np
+
         return np.cumsum([0, *(segment.size for segment in self.segments)]).tolist()
 
     def positions_of(self, rows: Positions) -> Positions:
         """Return the positions of the chunks in `rows` (which must be there)."""
+        import numpy as np
+
         return np.searchsorted(self.rows, rows).astype(np.int64)
 
     def nearest(self, query: Scores, size: int) -> Positions:
         """Return the positions of the `size` chunk vectors nearest to the unit vector `query`, nearest first."""
+        import numpy as np
+
         found = [
             nearest_in(segment.matrix, segment.ivf, query, size, mask)
             for segment, mask in zip(self.segments, self.alive, strict=True)
@@ -83,6 +90,8 @@ class Snapshot:
 
     def cosines(self, positions: Positions, query: Scores, sentences: bool = True) -> Scores:
         """Return the cosine with `query` of the chunk, or of its best sentence where that is higher, shape (n,)."""
+        import numpy as np
+
         found = np.zeros(len(positions), dtype=np.float32)
         for segment, first, own in self._by_segment(positions):
             inside = positions[own] - first
@@ -91,6 +100,8 @@ class Snapshot:
 
     def documents(self, positions: Positions) -> NDArray[np.uint64]:
         """Return a hash of the document of each position."""
+        import numpy as np
+
         found = np.zeros(len(positions), dtype=np.uint64)
         for segment, first, own in self._by_segment(positions):
             found[own] = segment.documents[positions[own] - first]
@@ -238,6 +249,8 @@ def _covering(connection: sqlite3.Connection, source: _Source, opened: Sequence[
 
 def _built(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> Iterator[Segment]:
     """Yield one segment of the rows from `first` to `last`, made from SQLite in blocks; none where the range is."""
+    import numpy as np
+
     if last < first:
         return
     tokenizer = Tokenizer(source.language)
@@ -277,6 +290,8 @@ def _live(connection: sqlite3.Connection) -> int:
 
 def _alive(connection: sqlite3.Connection, segments: Sequence[Segment]) -> list[Mask | None]:
     """Return which chunks of each segment this generation holds: not removed, and not of a later one."""
+    import numpy as np
+
     removed = np.array([row[0] for row in connection.execute("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
     last_row = _last_row(connection)
     masks: list[Mask | None] = []
@@ -287,9 +302,7 @@ def _alive(connection: sqlite3.Connection, segments: Sequence[Segment]) -> list[
 
 
 def _count(segments: Sequence[Segment], alive: Sequence[Mask | None]) -> int:
-    return sum(
-        segment.size if mask is None else int(mask.sum()) for segment, mask in zip(segments, alive, strict=True)
-    )
+    return sum(segment.size if mask is None else int(mask.sum()) for segment, mask in zip(segments, alive, strict=True))
 
 
 def _lexical(
@@ -299,6 +312,8 @@ def _lexical(
     segments: Sequence[Segment],
     alive: Sequence[Mask | None],
 ) -> LexicalIndex:
+    import numpy as np
+
     tokenizer = Tokenizer(source.language)
     if engine == "bm25":
         return SegmentedBm25([segment.postings for segment in segments], alive, tokenizer)
@@ -321,6 +336,8 @@ class _Placed:
         self._inner, self._places, self.size = inner, places, size
 
     def scores(self, query: str) -> Scores:
+        import numpy as np
+
         found = np.zeros(self.size, dtype=np.float32)
         found[self._places] = self._inner.scores(query)
         return found
@@ -346,9 +363,7 @@ def _kept(store: EmbeddedStore, source: _Source, generation: int, segments: list
     return segments
 
 
-def _extended(
-    folder: Path, connection: sqlite3.Connection, source: _Source, known: Sequence[str]
-) -> list[str]:
+def _extended(folder: Path, connection: sqlite3.Connection, source: _Source, known: Sequence[str]) -> list[str]:
     """Return `known` with new segments for the rows that none of them answers for."""
     names: list[str] = []
     covered, last_row = 0, _last_row(connection)
@@ -370,6 +385,8 @@ def _span(name: str) -> tuple[int, int]:
 
 def _compacted(folder: Path, connection: sqlite3.Connection, source: _Source, names: list[str]) -> list[str]:
     """Return `names` with neighbours merged where there are too many, and segments that are mostly dead rewritten."""
+    import numpy as np
+
     sizes = {name: len(np.load(folder / name / "rows.npy", mmap_mode=None)) for name in names}
     dead = _dead_shares(folder, connection, names)
     if len(names) > _MOST_SEGMENTS:
@@ -382,6 +399,8 @@ def _compacted(folder: Path, connection: sqlite3.Connection, source: _Source, na
 
 
 def _dead_shares(folder: Path, connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, float]:
+    import numpy as np
+
     shares = {}
     for name in names:
         query = "SELECT count(*) FROM removed WHERE row BETWEEN ? AND ?"
@@ -406,10 +425,14 @@ def merge_from(sizes: Sequence[int]) -> int:
 
 def _merged(folder: Path, connection: sqlite3.Connection, source: _Source, names: Sequence[str]) -> str:
     """Write the merge of `names` and return its name; made from SQLite where one of them is damaged."""
+    import numpy as np
+
     try:
         parts = [load_segment(folder / name) for name in names]
     except StoreError:
         made = next(_built(connection, source, _span(names[0])[0], _span(names[-1])[1]))
         return save_segment(made, folder).name
-    masks = [np.ones(p.size, dtype=bool) if m is None else m for p, m in zip(parts, _alive(connection, parts), strict=True)]
+    masks = [
+        np.ones(p.size, dtype=bool) if m is None else m for p, m in zip(parts, _alive(connection, parts), strict=True)
+    ]
     return save_segment(merge_segments(parts, masks), folder).name

@@ -15,11 +15,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rag.lexical import lucene_idf
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from rag.lexical import Tokenizer
@@ -74,6 +73,8 @@ class Postings:
 
     def of(self, term: int) -> slice:
         """Return where the postings of the hash `term` lie; an empty slice where no passage holds it."""
+        import numpy as np
+
         place = int(np.searchsorted(self.terms, np.uint64(term)))
         if place == len(self.terms) or int(self.terms[place]) != term:
             return slice(0, 0)
@@ -82,6 +83,8 @@ class Postings:
 
 def build_postings(texts: Sequence[str], tokenizer: Tokenizer) -> Postings:
     """Return the postings of `texts`, numbered from 0."""
+    import numpy as np
+
     blocks = [_block(texts[first : first + _BLOCK], tokenizer) for first in range(0, len(texts), _BLOCK)]
     if len(blocks) == 1:
         return blocks[0]
@@ -89,6 +92,8 @@ def build_postings(texts: Sequence[str], tokenizer: Tokenizer) -> Postings:
 
 
 def _block(texts: Sequence[str], tokenizer: Tokenizer) -> Postings:
+    import numpy as np
+
     rows = [np.array(hashed_terms(text, tokenizer), dtype=np.uint64) for text in texts]
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
     terms = np.concatenate(rows) if rows else np.zeros(0, np.uint64)
@@ -107,6 +112,8 @@ def _block(texts: Sequence[str], tokenizer: Tokenizer) -> Postings:
 
 def merge_postings(parts: Sequence[Postings], alive: Sequence[Mask]) -> Postings:
     """Return one `Postings` of the live passages of `parts`, numbered on in their order; nothing is sorted anew."""
+    import numpy as np
+
     parts = [_only(part, mask) for part, mask in zip(parts, alive, strict=True)]
     terms = _union([part.terms for part in parts])
     places = [np.searchsorted(terms, part.terms) for part in parts]
@@ -129,11 +136,15 @@ def merge_postings(parts: Sequence[Postings], alive: Sequence[Mask]) -> Postings
 
 
 def _union(arrays: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    import numpy as np
+
     return np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.uint64)
 
 
 def _only(part: Postings, alive: Mask) -> Postings:
     """Return `part` without the passages that are not alive."""
+    import numpy as np
+
     if alive.all():
         return part
     numbers = (np.cumsum(alive) - 1).astype(np.int32)
@@ -152,6 +163,8 @@ class SegmentedBm25:
     """
 
     def __init__(self, parts: Sequence[Postings], alive: Sequence[Mask | None], tokenizer: Tokenizer) -> None:
+        import numpy as np
+
         self._parts, self._alive, self._tokenizer = list(parts), list(alive), tokenizer
         self.size = sum(part.size for part in parts)
         lengths = [p.lengths if a is None else p.lengths[a] for p, a in zip(parts, alive, strict=True)]
@@ -162,7 +175,10 @@ class SegmentedBm25:
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """Return the score of every passage, shape (size,): the sum over the query's terms, a repeated one counted as
-        often, of idf · count / (count + k1 · (1 - b + b · length / mean length)); 0 for dead passages."""
+        often, of idf · count / (count + k1 · (1 - b + b · length / mean length)); 0 for dead passages.
+        """
+        import numpy as np
+
         found = np.zeros(self.size, dtype=np.float32)
         for term, repeated in Counter(hashed_terms(query, self._tokenizer)).items():
             places = [part.of(term) for part in self._parts]
@@ -196,4 +212,3 @@ class SegmentedBm25:
                 found[first : first + part.size] *= alive
             first += part.size
         return found
-

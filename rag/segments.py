@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from rag import postings as bm25
 from rag import vectors as dense
 from rag.errors import StoreError
@@ -25,6 +23,7 @@ from rag.postings import Postings, build_postings, merge_postings, term_hash
 from rag.vectors import Sentences, matrix_of, merge_sentences, unpack_sentences
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from rag.lexical import Tokenizer
@@ -67,13 +66,15 @@ class Segment:
 
     def best_cosines(self, positions: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return for each position the best cosine of the chunk or one of its sentences with `query`."""
+        import numpy as np
+
         return np.maximum(self.matrix[positions] @ query, self.sentences.best(positions, query))
 
 
-def build_segment(
-    span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: int, tokenizer: Tokenizer
-) -> Segment:
+def build_segment(span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: int, tokenizer: Tokenizer) -> Segment:
     """Return the segment of `chunks`, the live ones of the rows in `span`."""
+    import numpy as np
+
     matrix = matrix_of([chunk.vector for chunk in chunks], dimension)
     return Segment(
         segment_name(span),
@@ -104,6 +105,8 @@ def segment_name(span: tuple[int, int]) -> str:
 
 def merge_segments(parts: Sequence[Segment], alive: Sequence[Mask]) -> Segment:
     """Return one segment of the live chunks of neighbouring `parts`; no text is read and nothing is embedded."""
+    import numpy as np
+
     matrix = np.concatenate([part.matrix[mask] for part, mask in zip(parts, alive, strict=True)])
     return Segment(
         segment_name((parts[0].span[0], parts[-1].span[1])),
@@ -129,6 +132,8 @@ def _arrays(segment: Segment) -> dict[str, NDArray[Any]]:
 
 def save_segment(segment: Segment, folder: Path) -> Segment:
     """Write `segment` below `folder` under its name, whole or not at all; return it opened from there."""
+    import numpy as np
+
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
@@ -164,6 +169,8 @@ def load_segment(folder: Path) -> Segment:
 
 
 def _open(folder: Path) -> Segment:
+    import numpy as np
+
     def array(name: str) -> NDArray[Any]:
         path = folder / f"{name}.npy"
         mode: Literal["r"] | None = "r" if path.stat().st_size > _MAPPED_FROM else None
@@ -181,6 +188,8 @@ def file_check(path: Path) -> str:
     Any altered byte changes it. Sums are read as fast as memory allows, where SHA-256 over everything would make a
     large index slow to open; nothing here guards against forgery.
     """
+    import numpy as np
+
     digest = hashlib.sha256(str(path.stat().st_size).encode())
     with path.open("rb") as file:
         while part := file.read(_SUMMED):

@@ -48,7 +48,7 @@ CREATE TRIGGER IF NOT EXISTS chunk_removed AFTER DELETE ON chunks
 """
 
 _SWEPT_UP_TO = 50_000
-"""Chunks up to which every commit looks for embeddings that nothing uses; beyond, only among those of removed chunks."""
+"""Chunks up to which every commit looks for unused embeddings everywhere; beyond, only at those of removed chunks."""
 
 _BATCH = 500
 """Keys per SQL statement."""
@@ -117,7 +117,9 @@ class EmbeddedStore:
             if connection is None:
                 return {}
             query = "SELECT id, sha256 FROM documents"
-            return dict(connection.execute(query) if ids is None else _select_in(connection, f"{query} WHERE id IN", ids))
+            if ids is None:
+                return dict(connection.execute(query))
+            return dict(_select_in(connection, f"{query} WHERE id IN", ids))
 
     def source(self, document_id: str) -> Document | None:
         """Return the source document of that id, or None."""

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float32]
@@ -45,6 +44,8 @@ class Sentences:
 
     def best(self, positions: Positions, query: Scores) -> Scores:
         """Return the highest cosine of a sentence of each chunk with `query`; -1 for a chunk without any."""
+        import numpy as np
+
         firsts, sizes = self.sentence_starts[positions], np.diff(self.sentence_starts)[positions]
         found = np.full(len(positions), -1.0, dtype=np.float32)
         if not sizes.any():
@@ -59,6 +60,8 @@ class Sentences:
 
 def pack_sentences(vectors: Matrix) -> bytes:
     """Return unit vectors, shape (m, d), as bytes: m float32 scales, then m times d signed bytes."""
+    import numpy as np
+
     scales = np.abs(vectors).max(axis=1) / 127
     scales[scales == 0] = 1
     return scales.astype("<f4").tobytes() + np.rint(vectors / scales[:, None]).astype(np.int8).tobytes()
@@ -66,6 +69,8 @@ def pack_sentences(vectors: Matrix) -> bytes:
 
 def unpack_sentences(blobs: Sequence[bytes | None], dimension: int) -> Sentences:
     """Return what `pack_sentences` packed, one blob a chunk; None, or a blob of another size, is no sentence."""
+    import numpy as np
+
     usable = [blob if blob and len(blob) % (4 + dimension) == 0 else b"" for blob in blobs]
     sizes = [len(blob) // (4 + dimension) for blob in usable]
     scales = b"".join(blob[: 4 * size] for blob, size in zip(usable, sizes, strict=True))
@@ -79,6 +84,8 @@ def unpack_sentences(blobs: Sequence[bytes | None], dimension: int) -> Sentences
 
 def merge_sentences(parts: Sequence[Sentences], alive: Sequence[Mask]) -> Sentences:
     """Return the sentences of the live chunks of `parts`, in order."""
+    import numpy as np
+
     sizes = [np.diff(part.sentence_starts) for part in parts]
     kept = [np.repeat(mask, size) for mask, size in zip(alive, sizes, strict=True)]
     live = np.concatenate([size[mask] for size, mask in zip(sizes, alive, strict=True)])
@@ -91,6 +98,8 @@ def merge_sentences(parts: Sequence[Sentences], alive: Sequence[Mask]) -> Senten
 
 def matrix_of(blobs: Sequence[bytes | None], dimension: int) -> Matrix:
     """Return float32 `blobs` as one matrix, shape (len(blobs), dimension); a missing one is the zero vector."""
+    import numpy as np
+
     matrix = np.zeros((len(blobs), dimension), dtype=np.float32)
     for position, blob in enumerate(blobs):
         if blob is not None and len(blob) == 4 * dimension:
@@ -104,6 +113,7 @@ def build_ivf(matrix: Matrix, seed: int = 0) -> Any:
     4 √n lists by k-means on a seeded sample (Jégou, Douze and Schmid 2011).
     """
     import faiss
+    import numpy as np
 
     size, dimension = matrix.shape
     lists = max(1, min(int(4 * math.sqrt(size)), size // _TRAINED_ON))
@@ -121,6 +131,8 @@ def build_ivf(matrix: Matrix, seed: int = 0) -> Any:
 
 def nearest_in(matrix: Matrix, ivf: Any, query: Scores, size: int, alive: Mask | None) -> tuple[Positions, Scores]:
     """Return the positions and cosines of the `size` vectors nearest to `query`, nearest first; dead ones never."""
+    import numpy as np
+
     if ivf is None:
         cosines: Scores = matrix @ query
         positions = np.arange(len(cosines)) if alive is None else np.flatnonzero(alive)
@@ -138,6 +150,7 @@ def nearest_in(matrix: Matrix, ivf: Any, query: Scores, size: int, alive: Mask |
 def _probe(ivf: Any, query: Scores, size: int, alive: Mask | None) -> Positions:
     """Return candidates from the inverted file: half as many again as asked, since its cosines are rounded."""
     import faiss
+    import numpy as np
 
     settings = {"nprobe": ivf.nprobe}
     if alive is not None:

@@ -164,7 +164,7 @@ def test_no_index_is_one_clear_line(store: EmbeddedStore, embedder: Embedder) ->
     assert not store.path.exists()
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "matrix.npy", "sentences.npy", "passages.npy", "terms.npy", "checks.json"])
+@pytest.mark.parametrize("name", ["rows.npy", "matrix.npy", "sentences.npy", "passages.npy", "checks.json"])
 def test_a_flipped_byte_in_a_derived_file_is_mended(store: EmbeddedStore, embedder: Embedder, name: str) -> None:
     """Derived files are checked by hash and rebuilt from SQLite; the results are the same."""
     config = RagConfig()
