@@ -22,13 +22,15 @@ MIDDLE = 1000.0
 PRIOR = 0.25
 """Wins that every arm is lent against every other, both ways: strengths stay finite while one side never lost."""
 MOST_NEEDED = 9_999
+FEWEST = 10
+"""Votes of an arm under which resampling them says nothing of how sure its points are."""
 _Z_TEST, _Z_POWER = 1.959964, 0.841621
 """Normal quantiles of a two-sided test at 5 % and of a power of 80 %."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One arm's place: `points` with a 95 % interval, its votes, wins, losses and ties.
+    """One arm's place: `points` with a 95 % interval (None under `FEWEST` votes), its votes, wins, losses and ties.
 
     `needed`: further votes against the arm one place above until a difference as large as the one fitted would be
     found (two-sided test at 5 %, power 80 %); 0 when there are enough, None for the first, `MOST_NEEDED` where the two
@@ -37,8 +39,8 @@ class Standing:
 
     arm: str
     points: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     votes: int
     wins: int
     losses: int
@@ -117,7 +119,8 @@ def _standing(
         cast = sum({arm, arms[above]} == set(vote.arms) for vote in votes)
         needed = votes_needed(expected_score(float(points[above] - points[order[rank]])), cast)
     losses = len(mine) - wins - ties
-    return Standing(arm, float(points[order[rank]]), *interval, len(mine), wins, losses, ties, needed)
+    shown = interval if len(mine) >= FEWEST else (None, None)
+    return Standing(arm, float(points[order[rank]]), *shown, len(mine), wins, losses, ties, needed)
 
 
 def expected_score(points_ahead: float) -> float:

@@ -5,6 +5,7 @@ Streamlit cleans the HTML once more in the browser; no script of a document, an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _facts(column: Column) -> Markup:
 
 def _source(number: int, item: Passage) -> Markup:
     pieces = Markup("").join(
-        Markup("<mark>{}</mark>").format(text) if marked else escape(text) for text, marked in item.pieces
+        Markup("<mark>{}</mark>").format(_flowing(text)) if marked else _flowing(text) for text, marked in item.pieces
     )
     link = Markup("")
     if item.link:
@@ -124,6 +125,15 @@ def _source(number: int, item: Passage) -> Markup:
         '<details><summary>[{}] {}</summary><div class="v-passage" dir="auto">{}</div>{}'
         '<p class="v-facts">{}, characters {}–{} · score {}{}</p></details>'
     ).format(number, where, pieces, pictures, item.document, item.start, item.end, f"{item.score:.3f}", link)
+
+
+def _flowing(text: str) -> Markup:
+    """Return markdown text escaped, with lines of one paragraph joined and headings in bold."""
+    joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text)
+    parts = re.split(r"(?m)^#{1,6}[ \t]+(.+)$\n*", joined)
+    return Markup("").join(
+        Markup("<b>{}</b>\n").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def note_of(kind: str) -> str:
@@ -164,7 +174,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, wide: Sequ
 
 def standings(found: Sequence[Standing]) -> None:
     """Show a leaderboard with its intervals on one scale."""
-    low, high = min(item.low for item in found) - 10, max(item.high for item in found) + 10
+    low = min(item.points if item.low is None else item.low for item in found) - 10
+    high = max(item.points if item.high is None else item.high for item in found) + 10
 
     def share(points: float) -> str:
         return f"{100 * (points - low) / (high - low):.1f}"
@@ -175,11 +186,12 @@ def standings(found: Sequence[Standing]) -> None:
             '<div class="v-bar" style="--arm:{}"><i style="left:{}%;right:{}%"></i><b style="left:{}%"></b></div>'
         ).format(
             colour(item.arm, [other.arm for other in found]),
-            share(item.low),
-            f"{100 - float(share(item.high)):.1f}",
+            share(item.points if item.low is None else item.low),
+            f"{100 - float(share(item.points if item.high is None else item.high)):.1f}",
             share(item.points),
         )
-        points = f"{item.points:.0f} ({item.low:.0f} to {item.high:.0f})"
+        interval = "" if item.low is None or item.high is None else f" ({item.low:.0f} to {item.high:.0f})"
+        points = f"{item.points:.0f}{interval}"
         record = f"{item.wins}–{item.ties}–{item.losses}"
         rows.append((f"{place}. {label(item.arm)}", points, bar, item.votes, record, _needed(item.needed)))
     table(("arm", "points (95 %)", "", "votes", "won–tied–lost", "votes still needed"), rows)

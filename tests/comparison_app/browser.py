@@ -1,0 +1,86 @@
+"""A real browser and a real `versus app` for tests: one process of each serves many checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CHROMIUM = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def running_app(workspace: Path, log: Path, *options: str) -> Iterator[str]:
+    """Run `versus app` over a workspace on a free port; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "comparison_app.cli", "app", "--workspace", str(workspace), "--no-browser"]
+    command += ["--port", str(port), "--host", "127.0.0.1", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text(errors="replace")
+            time.sleep(0.1)
+    raise AssertionError(f"the app did not start: {log.read_text(errors='replace')}")
+
+
+@contextmanager
+def slow_model(words: str, pause: float) -> Iterator[str]:
+    """Serve an OpenAI-compatible model that streams `words` one by one, `pause` seconds apart; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for word in words.split():
+                self._send({"delta": {"content": word + " ", "role": "assistant"}, "index": 0, "finish_reason": None})
+                time.sleep(pause)
+            self._send({"delta": {}, "index": 0, "finish_reason": "stop"})
+            self.wfile.write(b"data: [DONE]\n\n")
+
+        def _send(self, choice: dict[str, object]) -> None:
+            chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            self.wfile.flush()
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,266 @@
+"""The app in a real browser, as people use it: one app and one Chromium serve all checks.
+
+With VERSUS_SCREENSHOTS set to a folder, a picture of every page is kept there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.comparison_app.browser import CHROMIUM, running_app, slow_model
+from tests.small_corpus import write_small_corpus
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.timeout(900),
+]
+SLOW_WORDS = "The lamp wants four hours of patience before it gives any light at all to its reader tonight"
+HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2> [x](javascript:window.pwned=3) $5 :red[x]"
+PAGES = ("", "vote", "chat", "documents", "train", "compare")
+LONG = 180_000
+"""Milliseconds to wait for what takes a second on a quiet machine."""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An app over the lamp's manual, one page of which is hostile, with a quick, a slow and a broken arm."""
+    folder = tmp_path_factory.mktemp("app")
+    lamp = write_small_corpus(folder / "workspace" / "corpora" / "lamp")
+    (lamp / "documents" / "hostile.md").write_text(f"# Hostile page\n\nThe hostile gadget weighs 77 grams. {HOSTILE}\n")
+    with slow_model(SLOW_WORDS, 0.4) as address:
+        experiment = folder / "arms.toml"
+        experiment.write_text(
+            'name = "arms"\ncorpus = "lamp"\n'
+            '[[arms]]\nname = "quotes"\nkind = "rag-extractive"\n'
+            f'[[arms]]\nname = "slow"\nkind = "base"\nmodel = "m"\nendpoint = "{address}"\n'
+            f'[[arms]]\nname = "broken"\nkind = "base"\nmodel = "m"\nendpoint = "{address}"\napi_key_env = "NO_KEY"\n'
+            '[[arms]]\nname = "quotes-2"\nkind = "rag-extractive"\n[arms.rag]\ntop_k = 2\n'
+        )
+        options = ("--corpus", "lamp", "--experiment", str(experiment))
+        with running_app(folder / "workspace", folder / "app.log", *options) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all checks."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def context(browser: Browser, app: str) -> Iterator[BrowserContext]:
+    """A visitor of his own; nothing he opens may ask anything of another host."""
+    visitor = browser.new_context(viewport={"width": 1280, "height": 900})
+    visitor.set_default_timeout(LONG)
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.url))
+    yield visitor
+    assert not [url for url in asked if not url.startswith((app, app.replace("http", "ws"), "data:", "blob:"))]
+    visitor.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """A page of that visitor."""
+    return context.new_page()
+
+
+def _card(page: Page, arm: str) -> str:
+    return page.locator("article.v-card", has=page.locator("h3", has_text=re.compile(rf"^{arm}\b(?!-)"))).inner_text()
+
+
+def _until(page: Page, text: str | re.Pattern[str]) -> None:
+    from playwright.sync_api import Error
+
+    try:
+        page.get_by_text(text).first.wait_for(timeout=LONG)
+    except Error as error:
+        raise AssertionError(f"{text} never stood on the page:\n{page.locator('[data-testid=stMain]').inner_text()[-2000:]}") from error
+
+
+def _picture(page: Page, name: str) -> None:
+    folder = os.environ.get("VERSUS_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, app: str) -> None:
+    """The quick arm has answered and the broken one has failed while the slow one writes; a reload finds all again."""
+    page.goto(f"{app}/?arms=quotes,slow,broken")
+    page.get_by_label("Question", exact=True).fill("How long must the lamp charge before its first use?")
+    page.get_by_label("Question", exact=True).press("Enter")
+    _until(page, re.compile("hours of patience"))
+    assert "tonight" not in _card(page, "slow")
+    _until(page, re.compile("Charge the lamp for 4 hours"))
+    _until(page, re.compile("NO_KEY is not set"))
+    assert "tonight" not in _card(page, "slow")
+    page.reload()
+    _until(page, re.compile("Charge the lamp for 4 hours"))
+    assert "a=" in page.url
+    _until(page, re.compile("reader tonight"))
+    summary = page.locator("article.v-card summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert "4 hours" in page.locator(".v-passage mark").first.inner_text()
+    _picture(page, "ask")
+
+
+def test_stopped_and_asked_again(page: Page, app: str) -> None:
+    """Escape stops the slow arm at once; the next question is answered."""
+    page.goto(f"{app}/?arms=slow&q=Why%20is%20it%20dark%3F")
+    _until(page, re.compile("wants four"))
+    page.get_by_role("button", name="Stop").last.click()
+    _until(page, "Stopped here.")
+    assert "tonight" not in _card(page, "slow")
+    page.goto(f"{app}/?arms=quotes&q=How%20many%20brightness%20levels%20does%20the%20lamp%20have%3F")
+    _until(page, re.compile("5 brightness levels"))
+
+
+def test_a_vote_is_cast_blind_and_moves_the_leaderboard(page: Page, app: str) -> None:
+    """No name is shown before the vote; a double click is one vote."""
+    page.goto(f"{app}/vote")
+    page.get_by_label("Question", exact=True).fill("What do I clean the shade with?")
+    page.get_by_label("Question", exact=True).press("Enter")
+    button = page.get_by_role("button", name="A is better")
+    button.wait_for()
+    shown = page.locator("[data-testid=stMain]").inner_text()
+    assert not re.search(r"quotes|slow|broken", shown)
+    _picture(page, "vote")
+    button.dblclick()
+    _until(page, re.compile("Your vote"))
+    assert re.search(r"quotes|slow|broken", page.locator("[data-testid=stMain]").inner_text())
+    page.goto(f"{app}/vote?tab=Leaderboard")
+    _until(page, "votes still needed")
+    assert page.locator(".v-table").first.locator("tr").count() == 3
+    assert page.locator(".v-table").first.locator("tr").nth(1).locator("td").nth(3).inner_text() == "1"
+    _picture(page, "leaderboard")
+
+
+def test_an_uploaded_document_is_indexed_and_answers(page: Page, app: str) -> None:
+    """A zip is dropped in, the index follows by itself, and a question about it is answered."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("guide/remote.md", "# Remote control\n\nThe remote control reaches 9 metres through open air.\n")
+        files.writestr("guide/bad.exe", "MZ")
+    page.goto(f"{app}/documents?tab=Add")
+    upload = {"name": "guide.zip", "mimeType": "application/zip", "buffer": archive.getvalue()}
+    page.locator("input[type=file]").set_input_files(upload)
+    _until(page, "guide.zip")
+    page.get_by_role("button", name="Add the files").click()
+    _until(page, re.compile("1 added"))
+    _until(page, re.compile("passages embedded"))
+    _picture(page, "documents-add")
+    page.goto(f"{app}/?arms=quotes&q=How%20far%20does%20the%20remote%20control%20reach%3F")
+    _until(page, re.compile("reaches 9 metres"))
+
+
+def test_an_upload_of_200_mb_is_refused_in_the_browser(page: Page, app: str, tmp_path: Path) -> None:
+    """It is not sent; the limit is said."""
+    with (tmp_path / "huge.md").open("wb") as file:
+        file.truncate(200_000_000)
+    page.goto(f"{app}/documents?tab=Add")
+    page.locator("input[type=file]").set_input_files(tmp_path / "huge.md")
+    _until(page, re.compile(r"50\.?0? ?MB or smaller"))
+
+
+def test_no_script_of_a_document_a_question_or_an_answer_runs(page: Page, app: str) -> None:
+    """Hostile text is shown as text: asked, quoted, read, searched."""
+    from urllib.parse import quote
+
+    for place, seen in (
+        (f"?arms=quotes,quotes-2&q={quote('What does the hostile gadget weigh? ' + HOSTILE)}", "77 grams"),
+        ("documents?document=hostile", "Hostile page"),
+        ("documents?tab=Search&query=hostile%20gadget", "77 grams"),
+    ):
+        page.goto(f"{app}/{place}")
+        _until(page, re.compile(seen))
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.pwned") is None, place
+        assert page.locator("a[href^=javascript]").count() == 0
+        assert page.locator("[data-testid=stMain] script, [data-testid=stMain] img[src=x]").count() == 0
+
+
+def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -> None:
+    """Steps and loss appear, stop ends it, and it can be resumed."""
+    page.goto(f"{app}/train")
+    page.get_by_role("button", name="Start training").click()
+    _until(page, re.compile(r"Step \d+ of"))
+    _picture(page, "train")
+    page.get_by_role("button", name="Stop").last.click()
+    _until(page, re.compile("lamp-pocket-live: stopped"))
+    page.get_by_text("lamp-pocket-live: stopped").click()
+    page.get_by_role("button", name="Resume").wait_for()
+
+
+def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -> None:
+    """Two arms that quote; the report, the questions and their filters."""
+    page.goto(f"{app}/compare?tab=New%20comparison")
+    for arm in ("slow", "broken"):
+        page.get_by_role("button", name=arm, exact=True).click()
+    page.get_by_role("button", name="quotes-2", exact=True).click()
+    page.get_by_role("button", name="Start the comparison").click()
+    _until(page, re.compile("Mean token_f1 by slice"))
+    assert "run=lamp-check" in page.url
+    page.frame_locator("iframe").get_by_text(re.compile("quotes-2")).first.wait_for()
+    _picture(page, "compare")
+    page.goto(f"{page.url.split('?')[0]}?tab=Questions")
+    _until(page, re.compile(r"of \d+ questions"))
+    page.locator("[data-testid=stExpander] summary").first.click()
+    _until(page, re.compile("Expected:"))
+    _picture(page, "questions")
+
+
+def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> None:
+    """At 400 pixels nothing scrolls sideways; with a dark system the page is dark."""
+    visitor = browser.new_context(viewport={"width": 400, "height": 850}, color_scheme="dark")
+    visitor.set_default_timeout(LONG)
+    phone = visitor.new_page()
+    for name in PAGES:
+        phone.goto(f"{app}/{name}")
+        phone.locator("h1").wait_for()
+        phone.wait_for_timeout(700)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 400, name
+        colour = phone.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80, (name, colour)
+        _picture(phone, f"phone-{name or 'ask'}")
+    visitor.close()
+
+
+def test_two_sessions_do_not_see_each_other(browser: Browser, app: str) -> None:
+    """Both ask at once, each has his own answer; neither finds the other's question, ballot or talk."""
+    visitors = [browser.new_context(), browser.new_context()]
+    pages = [visitor.new_page() for visitor in visitors]
+    questions = ("How long does the warranty of the lamp last?", "What do I clean the shade with?")
+    for page, question in zip(pages, questions, strict=True):
+        page.set_default_timeout(LONG)
+        page.goto(f"{app}/?arms=quotes")
+        page.get_by_label("Question", exact=True).fill(question)
+    for page in pages:
+        page.get_by_label("Question", exact=True).press("Enter")
+    _until(pages[0], re.compile("lasts 3 years"))
+    _until(pages[1], re.compile("damp cloth"))
+    assert "damp cloth" not in _card(pages[0], "quotes")
+    fresh = visitors[1].new_page()
+    fresh.set_default_timeout(LONG)
+    fresh.goto(app)
+    fresh.get_by_label("Question", exact=True).wait_for()
+    assert fresh.get_by_label("Question", exact=True).input_value() == ""
+    for visitor in visitors:
+        visitor.close()
