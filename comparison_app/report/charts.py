@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -160,11 +161,7 @@ def _scatter_frame(
     x_name: str, low: float, high: float, left: float, right: float, top: float, bottom: float
 ) -> list[Markup]:
     """Draw the grid, the ticks and the axis names of a scatter."""
-    body = []
-    for tick in (0, 25, 50, 75, 100):
-        y = bottom - (bottom - top) * tick / 100
-        body.append(_line(left, y, right, y, "grid"))
-        body.append(_text(left - 6, y + 4, str(tick), "tick end"))
+    body = _heights(left, right, top, bottom)
     for decade in range(int(low), int(high) + 1):
         x = left + (right - left) * (decade - low) / (high - low)
         body.append(_line(x, top, x, bottom, "grid"))
@@ -173,10 +170,97 @@ def _scatter_frame(
     return body
 
 
-def legend(names: Sequence[str]) -> Markup:
-    """Return the arms' names beside their colours."""
+def legend(names: Sequence[str], colours: Sequence[int] | None = None) -> Markup:
+    """Return names beside their colours, by default one after the other."""
     items = [
-        Markup('<li><span class="key k{}"></span>{}</li>').format(place % 8, escape(name))
-        for place, name in enumerate(names)
+        Markup('<li><span class="key k{}"></span>{}</li>').format(colour % 8, escape(name))
+        for name, colour in zip(names, colours or range(len(names)), strict=True)
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of a strip chart: the values of several trainings, between 0 and 1."""
+
+    label: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a line chart: its spots from left to right, drawn in colour `colour`."""
+
+    label: str
+    spots: tuple[Spot, ...]
+    colour: int
+
+
+def strip_chart(name: str, strips: Sequence[Strip], colour: int) -> Markup:
+    """Draw one row per slice: a dot for each training, a line from the least to the largest, both at the right."""
+    left, right = _LABEL, WIDTH - _VALUE
+    height = _TOP + _ROW * len(strips) + _BOTTOM
+    body = _scale(left, right, height)
+    kind = f"c{colour % 8}"
+    for row, strip in enumerate(strips):
+        y = _TOP + _ROW * (row + 0.5)
+        ends = [left + (right - left) * value for value in (min(strip.values), max(strip.values))]
+        body.append(_text(left - 10, y + 4, shorten(strip.label), "label end"))
+        body.append(_line(ends[0], y, ends[1], y, f"whisker {kind}"))
+        body += [_circle(left + (right - left) * value, y, 4, f"dot {kind}") for value in strip.values]
+        body.append(_text(WIDTH - 4, y + 4, _range(strip.values), "value end"))
+    told = "; ".join(f"{strip.label} {', '.join(f'{100 * value:.0f}' for value in strip.values)}" for strip in strips)
+    return _document(name, told, height, body)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{100 * min(values):.0f}", f"{100 * max(values):.0f}"
+    return low if low == high else f"{low}–{high}"
+
+
+def line_chart(name: str, x_name: str, curves: Sequence[Curve]) -> Markup:
+    """Draw each curve over `x_name` (log scale), with intervals; a legend below names the curves."""
+    left, right, top, height = 34, WIDTH - 12, 12, 250
+    bottom = height - 40
+    sizes = sorted({spot.x for curve in curves for spot in curve.spots})
+    low, high = math.log10(sizes[0]), math.log10(sizes[-1])
+
+    def place(spot: Spot) -> tuple[float, float]:
+        share = (math.log10(spot.x) - low) / (high - low) if high > low else 0.5
+        return left + 14 + (right - left - 28) * share, bottom - (bottom - top) * spot.y
+
+    body = _heights(left, right, top, bottom)
+    for size in sizes:
+        x = place(Spot("", size, 0.0, None, None, 0))[0]
+        body += [_line(x, top, x, bottom, "grid"), _text(x, bottom + 16, f"{size:,.0f}", "tick middle")]
+    for curve in curves:
+        body += _curve(curve, [place(spot) for spot in curve.spots], bottom, top)
+    body.append(_text((left + right) / 2, bottom + 34, x_name, "axis middle"))
+    told = "; ".join(
+        f"{curve.label}: " + ", ".join(f"{spot.x:,.0f}: {_span(spot.y, spot.low, spot.high)}" for spot in curve.spots)
+        for curve in curves
+    )
+    keys = legend([curve.label for curve in curves], [curve.colour for curve in curves])
+    return _document(name, told, height, body) + keys
+
+
+def _curve(curve: Curve, places: Sequence[tuple[float, float]], bottom: float, top: float) -> list[Markup]:
+    """Draw one curve; its spots are shifted a little by colour, so that whiskers do not cover each other."""
+    shift, kind = 2.5 * (curve.colour - 2.5), f"c{curve.colour % 8}"
+    moved = [(x + shift, y) for x, y in places]
+    body = [_line(*start, *end, f"curve {kind}") for start, end in pairwise(moved)]
+    for spot, (x, y) in zip(curve.spots, moved, strict=True):
+        if spot.low is not None and spot.high is not None:
+            ends = [bottom - (bottom - top) * bound for bound in (spot.low, spot.high)]
+            body.append(_line(x, ends[0], x, ends[1], f"whisker thin {kind}"))
+        body.append(_circle(x, y, 4, f"dot {kind}"))
+    return body
+
+
+def _heights(left: float, right: float, top: float, bottom: float) -> list[Markup]:
+    """Draw the horizontal grid from 0 to 100 points."""
+    body = []
+    for tick in (0, 25, 50, 75, 100):
+        y = bottom - (bottom - top) * tick / 100
+        body += [_line(left, y, right, y, "grid"), _text(left - 6, y + 4, str(tick), "tick end")]
+    return body

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from comparison_app.costs import ArmCost, break_even
 from comparison_app.evaluation import Evaluation, cluster_of
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
-from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, legend, scatter
+from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, scatter
 from comparison_app.report.directions import directions_section
 from comparison_app.report.examples import ERRORS, disagreements, failures
 from comparison_app.report.judge import judge_section
 from comparison_app.report.markdown import span
+from comparison_app.report.trainings import learning_curves, seed_spreads
 from comparison_app.statistics import PairedDifference, paired_differences
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, standings
 
@@ -61,14 +61,17 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         evaluation=evaluation,
         style=Markup(_file("style.css")),
         findings=findings(evaluation, models),
-        recommendation=recommendation(evaluation),
-        legend=legend(evaluation.arms),
+        recommendation=recommendation(evaluation, {arm: found["cost"] for arm, found in summary["arms"].items()}),
         overview=_overview(evaluation, summary),
         charts=_charts(evaluation),
         tables=_tables(evaluation),
         retrieval=_table(evaluation, RETRIEVAL_METRICS, OVERALL),
         pairs=_pairs(evaluation),
         matrix=_matrix(evaluation),
+        pair_slices=(OVERALL, *evaluation.slices),
+        pair_table=_pair_table(evaluation),
+        spreads=seed_spreads(evaluation),
+        curves=learning_curves(evaluation, summary["environment"]),
         quality_by_time=_by_time(evaluation, summary),
         quality_by_cost=_by_cost(evaluation, summary),
         break_evens=_break_evens(summary),
@@ -93,6 +96,7 @@ def _template() -> Template:
     environment.filters["signed"] = signed
     environment.filters["seconds"] = _seconds
     environment.filters["money"] = _money
+    environment.filters["p"] = lambda value: f"{value:.3f}" if value >= 0.001 else "< 0.001"
     return environment.from_string(_file("template.html"))
 
 
@@ -210,6 +214,30 @@ def _pairs(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
+def _pair_table(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return rows of (pair, cells): each pair's difference on each slice, by what decides there."""
+    primary = evaluation.experiment.primary_metric
+    found: dict[tuple[str, str], dict[str, PairedDifference]] = {}
+    for pair in evaluation.pairs:
+        names = pair.comparison
+        if names.metric == (ABSTENTION if names.slice == "unanswerable" else primary):
+            found.setdefault((names.a, names.b), {})[names.slice] = pair.found
+    places = (OVERALL, *evaluation.slices)
+    return [(f"{a} − {b}", [_difference_cell(cells.get(place)) for place in places]) for (a, b), cells in found.items()]
+
+
+def _difference_cell(found: PairedDifference | None) -> tuple[str, str]:
+    """Return a difference with its interval, and how it is coloured."""
+    if found is None:
+        return "–", "even"
+    if found.low is None or found.high is None:
+        return f"{signed(found.difference)} (no interval)", "even"
+    text = f"{signed(found.difference)} ({signed(found.low)} to {signed(found.high)})"
+    if found.p_value < 0.05 and found.excludes_zero:
+        return text, "win" if found.difference > 0 else "loss"
+    return text, "even"
+
+
 def _matrix(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return rows of (arm, cells): the row arm's worth minus the column arm's, and whether it is likely real."""
     arms = evaluation.arms
@@ -261,17 +289,11 @@ def _spots(evaluation: Evaluation, across: Mapping[str, float]) -> list[Spot]:
 
 def _break_evens(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Return (one, other, questions) where an arm that costs more to set up becomes the cheaper one."""
-    costs = {
-        arm: ArmCost(*(found["cost"][key] for key in ("per_question", "total", "setup", "per_correct", "currency")))
-        for arm, found in summary["arms"].items()
-    }
-    found = []
-    for one, first in costs.items():
-        for other, second in costs.items():
-            count = break_even(first, second) if one != other and first.setup > second.setup else None
-            if count is not None:
-                found.append((one, other, count))
-    return found
+    return [
+        (one, other, count)
+        for one, found in summary["arms"].items()
+        for other, count in found["cost"]["cheaper_from"].items()
+    ]
 
 
 def _refusals(evaluation: Evaluation) -> list[tuple[str, Refusals]]:
