@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data_prep.convert import Source, convert_bytes, limit
+from data_prep.converting.charsets import decode
 from data_prep.converting.profiles import Profile
 from data_prep.converting.result import Converted, Picture
 from data_prep.errors import DataError
@@ -48,6 +49,13 @@ class GuardedConverter:
 
     def convert(self, path: Path, source: Source) -> list[Converted]:
         """Convert the file at `path`; raises `DataError` (without its name) if it cannot be read within the limits."""
+        return [_from_json(row) for row in self._ask("documents", path, source)]
+
+    def listings(self, path: Path, source: Source) -> list[dict[str, Any]]:
+        """Return the rows of products and ads on the page at `path`; raises `DataError` as `convert` does."""
+        return self._ask("listings", path, source)
+
+    def _ask(self, job: str, path: Path, source: Source) -> list[dict[str, Any]]:
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -57,7 +65,7 @@ class GuardedConverter:
         process = self._ready()
         seconds = self._seconds + _SECONDS_A_MEGABYTE * size / 1_000_000
         try:
-            request = json.dumps({"path": str(path.absolute()), "source": asdict(source)})
+            request = json.dumps({"job": job, "path": str(path.absolute()), "source": asdict(source)})
             _pipe(process.stdin, writable=True).send_bytes(request.encode())
             answer = self._answer(_pipe(process.stdout), seconds)
         except (EOFError, OSError) as error:
@@ -65,7 +73,8 @@ class GuardedConverter:
             raise DataError("its conversion crashed, or needed more memory than it may") from error
         if "error" in answer:
             raise DataError(answer["error"])
-        return [_from_json(row) for row in answer["documents"]]
+        found: list[dict[str, Any]] = answer[job]
+        return found
 
     def close(self) -> None:
         """End the process."""
@@ -141,12 +150,15 @@ def serve(memory_bytes: int) -> None:
 
 def _reply(request: dict[str, Any], pipe: Connection) -> dict[str, Any]:
     try:
-        source = request["source"]
-        profiles = tuple(
-            Profile(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in source["profiles"]
-        )
+        row = request["source"]
+        profiles = tuple(_profile(profile) for profile in row["profiles"])
         data = Path(request["path"]).read_bytes()
-        found = convert_bytes(data, Source(**{**source, "profiles": profiles}), lambda: pipe.send_bytes(_SIGN_OF_LIFE))
+        source = Source(**{**row, "profiles": profiles})
+        if request["job"] == "listings":
+            from data_prep.listing_pages import rows_of_page
+
+            return {"listings": rows_of_page(decode(data, source.charset), source.url)}
+        found = convert_bytes(data, source, lambda: pipe.send_bytes(_SIGN_OF_LIFE))
         return {"documents": [_to_json(document) for document in found]}
     except DataError as error:
         return {"error": str(error)}

@@ -73,6 +73,16 @@ def render(element: Element, fallback_title: str, url: str | None = None) -> Con
     return _result(blocks(element, context), fallback_title, context)
 
 
+def fragment_markdown(text: str) -> str:
+    """Return a piece of HTML (a description in a feed, say) as markdown blocks; nothing if it has no text."""
+    try:
+        tree = parse(f"<html><body>{text}</body></html>")
+    except DataError:
+        return ""
+    markdown, _ = split_marks("\n\n".join(blocks(tree, Context())))
+    return re.sub(r"(?m)^#{1,2} ", "### ", markdown).strip()
+
+
 def _result(parts: list[str], title: str, context: Context) -> Converted:
     parts = _title_first(parts, title)
     body = "\n\n".join(parts)
