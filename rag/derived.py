@@ -66,7 +66,7 @@ class Snapshot:
     def _firsts(self) -> list[int]:
         import numpy as np
 
-        return np.cumsum([0, *(segment.size for segment in self.segments)]).tolist()
+        return [0, *np.cumsum([segment.size for segment in self.segments]).tolist()]
 
     def positions_of(self, rows: Positions) -> Positions:
         """Return the positions of the chunks in `rows` (which must be there)."""
@@ -432,7 +432,6 @@ def _merged(folder: Path, connection: sqlite3.Connection, source: _Source, names
     except StoreError:
         made = next(_built(connection, source, _span(names[0])[0], _span(names[-1])[1]))
         return save_segment(made, folder).name
-    masks = [
-        np.ones(p.size, dtype=bool) if m is None else m for p, m in zip(parts, _alive(connection, parts), strict=True)
-    ]
+    found = zip(parts, _alive(connection, parts), strict=True)
+    masks = [np.ones(part.size, dtype=bool) if mask is None else mask for part, mask in found]
     return save_segment(merge_segments(parts, masks), folder).name

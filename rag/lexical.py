@@ -266,7 +266,7 @@ class RankBm25Index:
 
 
 def lucene_idf(holding: int, size: int) -> float:
-    """Return the inverse document frequency ln(1 + (N - n + 0.5) / (n + 0.5)), N passages, n of them holding the term."""
+    """Return the inverse document frequency, ln(1 + (N - n + 0.5) / (n + 0.5)): N passages, n of them hold the term."""
     import math
 
     return math.log(1 + (size - holding + 0.5) / (holding + 0.5))

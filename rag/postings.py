@@ -174,8 +174,10 @@ class SegmentedBm25:
         self._norms = [(K1 * (1 - B) + K1 * B / max(mean, 1e-9) * p.lengths).astype(np.float32) for p in parts]
 
     def scores(self, query: str) -> NDArray[np.float32]:
-        """Return the score of every passage, shape (size,): the sum over the query's terms, a repeated one counted as
-        often, of idf · count / (count + k1 · (1 - b + b · length / mean length)); 0 for dead passages.
+        """Return the score of every passage, shape (size,); 0 for dead ones.
+
+        It is the sum over the query's terms, a repeated one counted as often, of
+        idf · count / (count + k1 · (1 - b + b · length / mean length)).
         """
         import numpy as np
 

@@ -68,7 +68,8 @@ class Segment:
         """Return for each position the best cosine of the chunk or one of its sentences with `query`."""
         import numpy as np
 
-        return np.maximum(self.matrix[positions] @ query, self.sentences.best(positions, query))
+        best: NDArray[np.float32] = np.maximum(self.matrix[positions] @ query, self.sentences.best(positions, query))
+        return best
 
 
 def build_segment(span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: int, tokenizer: Tokenizer) -> Segment:

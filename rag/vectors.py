@@ -64,7 +64,8 @@ def pack_sentences(vectors: Matrix) -> bytes:
 
     scales = np.abs(vectors).max(axis=1) / 127
     scales[scales == 0] = 1
-    return scales.astype("<f4").tobytes() + np.rint(vectors / scales[:, None]).astype(np.int8).tobytes()
+    packed: bytes = scales.astype("<f4").tobytes() + np.rint(vectors / scales[:, None]).astype(np.int8).tobytes()
+    return packed
 
 
 def unpack_sentences(blobs: Sequence[bytes | None], dimension: int) -> Sentences:
