@@ -23,20 +23,22 @@ FEWEST_WORDS = 4
 def excerpted(example: Example, rng: random.Random) -> Example:
     """Return `example` with its sources cut down to the copied sentences and a few others, in random order.
 
-    Examples without sources, or with nothing copied, come back as they are, and so do those of several turns whose
-    answers were copied from different places: only the first turn is kept.
+    One that is to be declined keeps a few sentences, as alike to the question as those of the others: if refusals
+    alone had long sources, the model would learn to decline whatever is long. Only the first turn is kept. Examples
+    without sources come back as they are.
     """
-    if not example.passages or not example.copied:
+    if not example.passages:
         return example
-    answer = " ".join(example.copied)
+    answer = [" ".join(example.copied)] if example.copied else []
     others = [
         part
         for passage in example.passages
         for part in _sentences(passage)
-        if part not in answer and answer not in part and len(part.split()) >= FEWEST_WORDS
+        if len(part.split()) >= FEWEST_WORDS and not any(part in each or each in part for each in answer)
     ]
-    chosen = _others(example.question, others, rng)
-    sources = [answer, *chosen]
+    sources = [*answer, *_others(example.question, others, rng)] or others[:1]
+    if not sources:
+        return example
     rng.shuffle(sources)
     return replace(example, passages=tuple(sources), follow_ups=())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from finetune.pocket.excerpts import MOST_OTHERS, excerpted
 from finetune.pocket.instruct import Example, Turn
@@ -33,10 +34,17 @@ def test_the_sentence_that_answers_stands_whole_among_others() -> None:
     assert places == set(range(MOST_OTHERS + 1))
 
 
-def test_examples_without_a_copied_sentence_stay_as_they_are() -> None:
-    """Closed-book examples and refusals have nothing that must be kept."""
-    for kept in (
-        Example("Q?", (), "A.", "closed", "s", ("A.",)),
-        Example("Q?", (PASSAGE,), "The documents do not say.", "none", "s", ()),
-    ):
-        assert excerpted(kept, random.Random(0)) is kept
+def test_what_is_to_be_declined_is_cut_down_alike() -> None:
+    """A refusal's sources are no longer than an answer's, so that length tells nothing; nothing becomes empty."""
+    declined = replace(EXAMPLE, answer="The documents do not say.", copied=())
+    for seed in range(50):
+        cut = excerpted(declined, random.Random(seed))
+        assert 1 <= len(cut.passages) <= MOST_OTHERS + 1
+        assert all(source in " ".join(EXAMPLE.passages) for source in cut.passages)
+        assert cut.answer == declined.answer
+
+
+def test_examples_without_sources_stay_as_they_are() -> None:
+    """Closed-book examples have nothing to cut."""
+    closed_book = Example("Q?", (), "A.", "closed", "s", ("A.",))
+    assert excerpted(closed_book, random.Random(0)) is closed_book
