@@ -207,9 +207,10 @@ class ArmFactory:
 
     def _retrieving(self, spec: ArmSpec) -> Answerer:
         from rag.answering import RagAnswerer
+        from rag.refining import rewording, without_writer
 
         config = rag_config(spec.preset, dict(spec.rag))
-        retriever = self._retriever(config)
+        retriever = self._retriever(without_writer(config) if spec.model else config)
         config = calibrated(config, retriever, self._corpus)
         if spec.model is None:
             return RagAnswerer(retriever, None, config, language=self._corpus.language)
@@ -218,7 +219,14 @@ class ArmFactory:
             model = self.model(spec)
             model.warm_up()
             config, count_tokens = fit_context(config, model.context_length), model.count_tokens
-        return RagAnswerer(retriever, generator, config, language=self._corpus.language, count_tokens=count_tokens)
+        return RagAnswerer(
+            rewording(retriever, config, generator),
+            generator,
+            config,
+            language=self._corpus.language,
+            count_tokens=count_tokens,
+            folder=self._corpus.path,
+        )
 
     def _retriever(self, config: RagConfig) -> Search:
         """Return a retriever; arms with the same settings share one, and so its embedder and index."""

@@ -26,6 +26,9 @@ class EndpointGenerator:
     key is read from the environment variable `api_key_env`; servers that need none get a placeholder.
     """
 
+    sees = True
+    """Pictures can be handed over; whether the model understands them is for the user to know."""
+
     def __init__(
         self,
         url: str,

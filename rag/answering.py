@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.conversations import is_refusal, refusal, with_context
+from rag.citations import citation_notes
 from rag.config import RagConfig
+from rag.errors import RagError
 from rag.evaluation import document_of, roc_auc
 from rag.extractive import Excerpt, ExtractiveGenerator
 from rag.lexical import Tokenizer
-from rag.prompts import cited_numbers, fit_passages, passage_text, without_citations
+from rag.pictures import pictures_of, seen_pictures, with_pictures
+from rag.prompts import fit_passages, passage_text, without_citations
 
 if TYPE_CHECKING:
     from haystack import Document
     from haystack.dataclasses import ChatMessage, GeneratedAnswer
 
     from data_prep.questions import Question
-    from rag.retrieval import HybridSearch
+    from rag.refining import Search
 
 
 class Generator(Protocol):
@@ -64,23 +68,31 @@ class RagAnswerer:
 
     Each answer is a Haystack `GeneratedAnswer`: `documents` are the chunks used, `meta` holds `abstained`,
     `confidence` (of retrieval, 0 to 1), `spans` [(document, start, end)] of quotes or passages, `context_cut`,
-    `prompt_tokens`, `completion_tokens`, `mean_logprob`, `seconds_retrieval`, `seconds`, and with `config.cite`
-    `citations`, `unknown_citations` and `unsupported` sentences.
+    `prompt_tokens`, `completion_tokens`, `mean_logprob`, `seconds_retrieval`, `seconds`, `pictures` (of the retrieved
+    sections, each with `document`, `start`, `path`, `title`), and with `config.cite` `citations`, `unknown_citations`,
+    the `unsupported` sentences and `marked`, the answer with these marked.
+
+    `folder` is where the corpus lies; with `config.pictures` the pictures in it are given to the generator, which must
+    have an attribute `sees` that is true, else `RagError` is raised.
     """
 
     def __init__(
         self,
-        retriever: HybridSearch,
+        retriever: Search,
         generator: Generator | None = None,
         config: RagConfig | None = None,
         language: str = "en",
         count_tokens: Callable[[str], int] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.retriever = retriever
+        self.folder = folder
         self.generator = generator
         self.config = config or retriever.config
         self.language = language
         self.count_tokens = count_tokens
+        if self.config.pictures and generator is not None and not (folder and getattr(generator, "sees", False)):
+            raise RagError("pictures = true needs a generator that sees: a model at an endpoint")
         self._tokenizer = Tokenizer(language)
         self._extractive = ExtractiveGenerator(retriever.embedder, retriever.query_idf, language)
 
@@ -156,7 +168,10 @@ class RagAnswerer:
         return _Task(question, [excerpt.chunk for excerpt in used], passages, spans, cut, confidence, declines)
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
-        return with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
+        asked = with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
+        if not self.config.pictures or self.folder is None:
+            return asked
+        return with_pictures(asked, seen_pictures(pictures_of(task.chunks, self.retriever.store), self.folder))
 
     def _quote(self, tasks: Sequence[_Task]) -> list[GeneratedAnswer]:
         asked = [task for task in tasks if not task.declines]
@@ -197,7 +212,7 @@ class RagAnswerer:
             "mean_logprob": reply_meta.get("mean_logprob"),
         }
         if self.config.cite:
-            meta.update(check_citations(text, task.passages, self._tokenizer))
+            meta.update(citation_notes(text, task.passages, task.chunks, self._tokenizer))
         return self._answer(task, text, meta)
 
     def _answer(self, task: _Task, text: str, meta: dict[str, Any]) -> GeneratedAnswer:
@@ -208,6 +223,7 @@ class RagAnswerer:
             "completion_tokens": None,
             "context_cut": task.cut,
             "confidence": task.confidence,
+            "pictures": [asdict(picture) for picture in pictures_of(task.chunks, self.retriever.store)],
         }
         return GeneratedAnswer(data=text, query=task.question, documents=task.chunks, meta={**common, **meta})
 
@@ -221,38 +237,6 @@ def _whole(chunk: Document) -> Excerpt:
 
 def _score(chunk: Document, stage: str) -> float:
     return float(chunk.meta.get("scores", {}).get(stage, 0.0))
-
-
-def check_citations(answer: str, passages: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[Any]]:
-    """Check `[n]` in `answer` against `passages`.
-
-    Returns `citations` (numbers of passages that exist), `unknown_citations` (numbers that name none), and
-    `unsupported`: sentences that cite a passage which holds less than half of their words, all of them where a
-    sentence holds a number that the passage does not.
-    """
-    from rag.chunking import sentence_starts
-
-    numbers = cited_numbers(answer)
-    starts = sentence_starts(answer)
-    sentences = [answer[a:b].strip() for a, b in zip(starts, [*starts[1:], len(answer)], strict=True)]
-    unsupported = []
-    for sentence in sentences:
-        cited = [passages[number - 1] for number in cited_numbers(sentence) if 0 < number <= len(passages)]
-        if cited and not _is_carried(without_citations(sentence), " ".join(cited), tokenizer):
-            unsupported.append(without_citations(sentence))
-    known = [number for number in numbers if 0 < number <= len(passages)]
-    return {
-        "citations": known,
-        "unknown_citations": [number for number in numbers if number not in known],
-        "unsupported": unsupported,
-    }
-
-
-def _is_carried(sentence: str, passage: str, tokenizer: Tokenizer) -> bool:
-    words = set(tokenizer.words(sentence))
-    held = words.intersection(tokenizer(passage))
-    numbers = {word for word in words if word[0].isdigit()}
-    return numbers <= held and 2 * len(held) >= len(words)
 
 
 def calibrate_abstention(

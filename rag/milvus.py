@@ -310,8 +310,9 @@ def _document_store(uri: str, name: str) -> Any:
 
 
 def _make_rows(client: Any, name: str) -> None:
-    """Make the collection of documents' hashes; Milvus wants a vector in every collection."""
+    """Make the collection of documents' hashes, or load it; Milvus wants a vector in every collection."""
     if client.has_collection(name):
+        client.load_collection(name)
         return
     from pymilvus import DataType
 

@@ -7,6 +7,7 @@ embedded where the question is asked.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,7 @@ def _connect(address: str, attempts: int = 3) -> None:
     settings = {"include_dashboard": False, **quiet} if address == LOCAL else {"address": address, **quiet}
     for attempt in range(1, attempts + 1):
         try:
+            _check_reachable(address)
             ray.init(**settings)
             return
         except Exception as error:
@@ -159,3 +161,10 @@ def _connect(address: str, attempts: int = 3) -> None:
                     f"or use --ray {LOCAL}"
                 ) from error
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` where nobody listens at HOST:PORT; Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()

@@ -161,6 +161,18 @@ def _embedder(config: RagConfig) -> Embedder:
     return Embedder.from_config(config)
 
 
+def without_writer(config: RagConfig) -> RagConfig:
+    """Return `config` as it is before there is a model to write wordings."""
+    return replace(config, multi_query="off") if config.multi_query == "generator" else config
+
+
+def rewording(search: Search, config: RagConfig, writer: Writer) -> Search:
+    """Return a search of the same store in wordings by `writer`, if `config` asks for them; else `search` itself."""
+    if config.multi_query != "generator":
+        return search
+    return RefinedSearch(open_search(search.store, config, search.embedder), writer=writer)
+
+
 def refined(search: Search, writer: Writer | None = None) -> Search:
     """Return `search` with the stages of its config around it, or itself where there are none."""
     return RefinedSearch(search, writer=writer) if has_stages(search.config) else search

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from haystack import Document
 from haystack.dataclasses import ChatMessage, GeneratedAnswer
 
 from data_prep.questions import Evidence, Question
-from rag.answering import RagAnswerer, calibrate_abstention, check_citations
-from rag.lexical import Tokenizer
+from rag.answering import RagAnswerer, calibrate_abstention
+from rag.config import RagConfig
+from rag.embedding import Embedder
+from rag.errors import RagError
+from rag.indexing import index_documents
 from rag.prompts import fit_passages, passage_text
 from rag.retrieval import HybridSearch
+from rag.store import EmbeddedStore
+from tests.rag.test_pictures import PNG
 
 
 class RecordingGenerator:
     """Replies with a fixed text, and keeps the conversations it was given."""
+
+    sees = False
 
     def __init__(self, reply: str) -> None:
         self.reply = reply
@@ -134,22 +143,45 @@ def test_an_unknown_document_is_declined(search: HybridSearch) -> None:
     assert (answer.meta["abstained"], answer.data) == (True, "The documents do not say.")
 
 
-def test_citations_are_checked_against_the_passages() -> None:
-    """Numbers of no passage are listed; so are sentences whose passage lacks their words or their figures."""
-    passages = ["Tyres\nTighten the wheel nuts to 120 Nm.", "Heating\nSeats switch off after 30 minutes."]
-    text = "Tighten the wheel nuts to 120 Nm [1]. Seats switch off after 45 minutes [2]. The horn is loud [3]."
-    checked = check_citations(text, passages, Tokenizer())
-    assert checked["citations"] == [1, 2]
-    assert checked["unknown_citations"] == [3]
-    assert checked["unsupported"] == ["Seats switch off after 45 minutes."]
-
-
 def test_citations_are_in_meta_when_asked_for(search: HybridSearch) -> None:
     """With `cite` the prompt asks for numbers and the answer's meta holds the check."""
     generator = RecordingGenerator("A full charge takes 9 hours [1] [9].")
     answer = RagAnswerer(search, generator, replace(search.config, cite=True)).answer(["How long is a charge?"])[0]
     assert "[1]" in (generator.conversations[0][0].text or "")
     assert (answer.meta["citations"], answer.meta["unknown_citations"]) == ([1], [9])
+    assert (answer.meta["unsupported"], answer.meta["marked"]) == ([], answer.data)
+
+
+def test_unsupported_sentences_are_marked_when_citations_are_asked_for(search: HybridSearch) -> None:
+    """The answer itself stays as it was written; the marked one stands beside it, and a refusal is not checked."""
+    config = replace(search.config, cite=True)
+    text = "A full charge takes 9 hours [1]. It costs 14 euros [1]."
+    answer = RagAnswerer(search, RecordingGenerator(text), config).answer(["How long is a charge?"])[0]
+    assert answer.data == text
+    assert answer.meta["unsupported"] == ["It costs 14 euros."]
+    assert answer.meta["marked"] == text + " [unsupported]"
+    declined = RagAnswerer(search, RecordingGenerator("The documents do not say."), config).answer(["Who is the king?"])
+    assert declined[0].meta["unsupported"] == []
+
+
+def test_pictures_of_the_retrieved_sections_come_with_the_answer(
+    store: EmbeddedStore, embedder: Embedder, tmp_path: Path
+) -> None:
+    """With the sources always; in the prompt where it is asked for, and only for a generator that sees."""
+    page = "# Jack\n\n![Where the jack goes](../assets/jack.png)\n\nPut the jack under the sill.\n"
+    index_documents([Document(id="jack", content=page, meta={"title": "Jack"})], store, embedder, RagConfig())
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "jack.png").write_bytes(PNG)
+    search = HybridSearch(store, embedder, RagConfig())
+    generator = RecordingGenerator("Under the sill.")
+    plain = RagAnswerer(search, generator).answer(["Where does the jack go?"])[0]
+    assert [picture["path"] for picture in plain.meta["pictures"]] == ["assets/jack.png"]
+    config = RagConfig(pictures=True)
+    with pytest.raises(RagError, match="generator that sees"):
+        RagAnswerer(search, generator, config, folder=tmp_path)
+    generator.sees = True
+    RagAnswerer(search, generator, config, folder=tmp_path).answer(["Where does the jack go?"])
+    assert [len(messages[-1].images) for messages in generator.conversations] == [0, 1]
 
 
 def test_the_threshold_separates_dev_questions(search: HybridSearch) -> None:

@@ -19,7 +19,7 @@ from rag.indexing import index_documents
 from rag.neighbours import with_neighbours
 from rag.pipeline import retrieval_pipeline
 from rag.prompts import passage_text
-from rag.refining import RefinedSearch, open_search, refined
+from rag.refining import RefinedSearch, open_search, refined, rewording, without_writer
 from rag.reranking import CrossEncoderReranker, SentenceReranker, rerank
 from rag.retrieval import HybridSearch
 from rag.store import EmbeddedStore
@@ -157,6 +157,10 @@ def test_generator_wordings_need_a_generator(small_chunks: EmbeddedStore, embedd
     writer = _Writer("snowflake button windscreen")
     found = refined(inner, writer).retrieve_many(["zzz qqq"])[0]
     assert writer.asked == ["zzz qqq"]
+    plain = HybridSearch(small_chunks, embedder, without_writer(config))
+    again = rewording(plain, config, writer).retrieve_many(["zzz qqq"])[0]
+    assert [chunk.id for chunk in again] == [chunk.id for chunk in found]
+    assert rewording(plain, SMALL, writer) is plain
     assert "heating" in {chunk.meta["document"] for chunk in found}
 
 
