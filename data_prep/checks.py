@@ -16,8 +16,10 @@ MAX_PARAPHRASE_OVERLAP = 0.34
 MAX_SKELETON_DOCUMENTS = 3
 MIN_DISTINCT_FOUR_GRAMS = 0.80
 MAX_LISTING_OVERLAP = 0.6
+_SKELETON_WORDS = 5
 
 _WORD = re.compile(r"\w+")
+_DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _FUNCTION_WORDS = frozenset(
@@ -49,8 +51,8 @@ def check_corpus(corpus: Corpus) -> list[Problem]:
     Evidence outside its document and broken lines are errors, not problems: reading the questions raises them.
     """
     splits = {split: corpus.questions(split) for split in SPLITS}
-    texts = {document.id: document.content or "" for document in corpus.documents()}
-    all_texts = texts | {document.id: document.content or "" for document in corpus.documents(include_new=True)}
+    texts = corpus.texts()
+    all_texts = corpus.texts(include_new=True) if corpus.new_document_ids() else texts
     return [
         *(Problem("manifest", corpus.name, line) for line in (verify_manifest(corpus) if corpus.manifest else [])),
         *_unsupported(splits, all_texts),
@@ -144,35 +146,37 @@ def _wrong_slices(splits: Mapping[str, Sequence[Question]], new_documents: set[s
 
 def _repeated_skeletons(texts: Mapping[str, str]) -> Iterator[Problem]:
     """Sentences that differ in numbers and names only and stand in more than three documents."""
-    places = defaultdict(set)
+    places: dict[str, set[str]] = defaultdict(set)
     for name, text in texts.items():
         for sentence in _SENTENCE.split(text):
-            skeleton = _skeleton(sentence)
-            if len(_WORD.findall(skeleton.replace("·", ""))) >= 5:
+            words = sentence.strip(" #>*-|").split()
+            if len(words) >= _SKELETON_WORDS:
+                skeleton = " ".join(_masked(word, first=place == 0) for place, word in enumerate(words))
                 places[skeleton].add(name)
     for skeleton, names in sorted(places.items()):
-        if len(names) > MAX_SKELETON_DOCUMENTS:
+        if len(names) > MAX_SKELETON_DOCUMENTS and len(_WORD.findall(skeleton.replace("·", ""))) >= _SKELETON_WORDS:
             yield Problem("skeleton", ", ".join(sorted(names)), f"all hold {skeleton!r}")
 
 
-def _skeleton(sentence: str) -> str:
-    words = sentence.strip(" #>*-|").split()
-    masked = [
-        "·" if re.search(r"\d", word) or (word[:1].isupper() and place) else word.casefold()
-        for place, word in enumerate(words)
-    ]
-    return " ".join(masked)
+def _masked(word: str, *, first: bool) -> str:
+    """Return a word as its skeleton shows it: a name or a number as a dot, another in small letters."""
+    return "·" if (word[:1].isupper() and not first) or _DIGIT.search(word) else word.casefold()
 
 
 def _repetitive(texts: Mapping[str, str], name: str) -> Iterator[Problem]:
-    grams: dict[tuple[str, ...], int] = defaultdict(int)
-    for text in texts.values():
-        words = _WORD.findall(text.casefold())
-        for gram in zip(words, words[1:], words[2:], words[3:], strict=False):
-            grams[gram] += 1
-    share = len(grams) / sum(grams.values()) if grams else 1.0
+    """A corpus whose 4-grams repeat; they are counted by hash, 8 bytes each, so that a large corpus fits."""
+    import numpy as np
+
+    hashes = [np.fromiter(map(hash, _four_grams(text)), dtype=np.int64) for text in texts.values()]
+    grams = np.sort(np.concatenate(hashes)) if hashes else np.zeros(0, dtype=np.int64)
+    share = (1 + np.count_nonzero(np.diff(grams))) / grams.size if grams.size else 1.0
     if share < MIN_DISTINCT_FOUR_GRAMS:
         yield Problem("repetition", name, f"only {share:.2f} of all 4-grams are distinct")
+
+
+def _four_grams(text: str) -> Iterator[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return zip(words, words[1:], words[2:], words[3:], strict=False)
 
 
 def _alike_listings(corpus: Corpus) -> Iterator[Problem]:

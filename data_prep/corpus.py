@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 SAMPLE_CORPUS = "tern-manual"
 SAMPLE_CORPORA = Path(__file__).resolve().parent.parent / "docs_corpus"
 SPLITS = ("train", "dev", "test")
+_FOLDERS = ("documents", "new_documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Corpus:
         return digest.hexdigest()
 
     def _paths(self, include_new: bool) -> dict[str, Path]:
-        folders = ["documents", "new_documents"] if include_new else ["documents"]
+        folders = _FOLDERS if include_new else _FOLDERS[:1]
         return {path.stem: path for folder in folders for path in (self.path / folder).glob("*.md")}
 
     def _texts(self, include_new: bool) -> Iterator[tuple[str, Path, str]]:
@@ -135,17 +136,20 @@ class Corpus:
         }
 
     def _checked_questions(self, path: Path) -> Iterator[tuple[int, Question]]:
-        lengths = {name: len(text) for name, _, text in self._texts(include_new=False)}
-        new_lengths = {name: len(_read_document(self._paths(True)[name])) for name in self.new_document_ids()}
+        old, new = ({file.stem: file for file in (self.path / name).glob("*.md")} for name in _FOLDERS)
+        lengths: dict[Path, int] = {}
         for number, question in iter_questions(path):
+            first, second = (new, old) if question.slice == "new-document" else (old, new)
             for evidence in question.evidence:
-                known = {**lengths, **new_lengths} if question.slice == "new-document" else {**new_lengths, **lengths}
-                if evidence.document not in known:
+                file = first.get(evidence.document) or second.get(evidence.document)
+                if file is None:
                     raise QuestionError(f"{path}, line {number}: there is no document {evidence.document!r}")
-                if evidence.end is not None and evidence.end > known[evidence.document]:
+                if evidence.end is not None and file not in lengths:
+                    lengths[file] = len(_read_document(file))
+                if evidence.end is not None and evidence.end > lengths[file]:
                     raise QuestionError(
                         f"{path}, line {number}: evidence {evidence.start}:{evidence.end} lies outside the document "
-                        f"{evidence.document!r}, which has {known[evidence.document]} characters"
+                        f"{evidence.document!r}, which has {lengths[file]} characters"
                     )
             yield number, question
 
