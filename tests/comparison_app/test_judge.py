@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from comparison_app.errors import ComparisonError, ExperimentError, RunError
-from comparison_app.evaluation import Evaluation, evaluate
+from comparison_app.evaluation import Evaluation, align
 from comparison_app.judging.agreement import Opinion, cohens_kappa, read_opinions
 from comparison_app.judging.asking import Asker, as_chat_model, open_judge
 from comparison_app.judging.cache import JudgeReply, ReplyCache, reply_key
@@ -23,6 +23,7 @@ from comparison_app.judging.prompts import CRITERIA, pairwise_talk, shown_answer
 from comparison_app.judging.record import JudgeRecord, read_judge, write_judge
 from comparison_app.judging.replies import MalformedReplyError, read_ratings, read_winner
 from comparison_app.judging.settings import JudgeSettings, judge_settings
+from comparison_app.metrics.scoring import score_all
 from comparison_app.predictions import Prediction, RetrievedSpan
 from comparison_app.report.judge import judge_markdown, judge_section
 from comparison_app.votes import Vote, VoteStore
@@ -48,7 +49,13 @@ EXPERIMENT = made_experiment(comparisons=[{"a": "rag-extractive", "b": "finetune
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     """The made-up run, scored."""
-    return evaluate(EXPERIMENT, QUESTIONS, PREDICTIONS, TEXTS)
+    return _scored(PREDICTIONS)
+
+
+def _scored(predictions: list[Prediction]) -> Evaluation:
+    aligned, _ = align(EXPERIMENT, QUESTIONS, predictions)
+    scores = score_all(QUESTIONS, aligned, {arm.name: arm.retrieves for arm in EXPERIMENT.arms}, TEXTS)
+    return Evaluation(EXPERIMENT, tuple(QUESTIONS), aligned, TEXTS, scores, estimates={}, pairs=())
 
 
 def _winner(name: str) -> str:
@@ -146,7 +153,7 @@ def test_a_judge_that_loves_length_is_found_out(evaluation: Evaluation, tmp_path
         {("finetuned", q.id): q.answers[0] + " So it is" * rng.randint(0, 3) for q in QUESTIONS if q.answers}
         | {("rag-extractive", q.id): q.answers[0] + " So it is" * rng.randint(0, 3) for q in QUESTIONS if q.answers},
     )
-    run = evaluate(EXPERIMENT, QUESTIONS, padded, TEXTS)
+    run = _scored(padded)
     equal = replace(run, scores={**run.scores, "token_f1": run.scores["token_f1"] * 0})
     with chat_server(longest) as (url, _):
         _, found = _judge(equal, url, tmp_path)
