@@ -6,9 +6,11 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,33 @@ def test_broken_questions_stop_a_comparison_before_anything_is_asked(small_corpu
     done = versus("compare", experiment, "--workspace", tmp_path / "workspace")
     assert_clear_error(done, "test.jsonl, line")
     assert not (tmp_path / "workspace" / "runs").exists()
+
+
+def test_evidence_outside_its_document_stops_a_comparison(small_corpus: Path, tmp_path: Path) -> None:
+    """File, line and document are named; no run folder is left."""
+    path = small_corpus / "questions" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    row = next(row for row in rows if row["evidence"])
+    row["evidence"] = [{**row["evidence"][0], "start": 5, "end": 1_000_000}]
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    experiment = tmp_path / "e.toml"
+    experiment.write_text(f'name = "e"\ncorpus = "{small_corpus}"\n[[arms]]\nname = "q"\nkind = "rag-extractive"\n')
+    done = versus("compare", experiment, "--workspace", tmp_path / "workspace")
+    assert_clear_error(done, "test.jsonl, line", "outside the document", row["evidence"][0]["document"])
+    assert not (tmp_path / "workspace" / "runs").exists()
+
+
+def test_an_index_of_another_embedder_is_refused_until_it_is_made_anew(small_corpus: Path, tmp_path: Path) -> None:
+    """Indexing and searching both say so and name the way out, which works."""
+    place = ("--workspace", tmp_path / "workspace")
+    assert versus("index", small_corpus, *place).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "workspace" / "indexes" / small_corpus.name / "index.sqlite")) as store:
+        store.execute("UPDATE settings SET value = 'another-model' WHERE key = 'embedder'")
+        store.commit()
+    for command in (("index", small_corpus), ("search", "night mode", "--corpus", small_corpus)):
+        assert_clear_error(versus(*command, *place), "another-model", "--rebuild")
+    assert versus("index", small_corpus, "--rebuild", *place).returncode == 0
+    assert versus("search", "night mode", "--corpus", small_corpus, *place).returncode == 0
 
 
 def test_an_unknown_recipe_key_is_named_with_the_file(small_corpus: Path, tmp_path: Path) -> None:
