@@ -198,7 +198,7 @@ class Curve:
 
 def strip_chart(name: str, strips: Sequence[Strip], colour: int) -> Markup:
     """Draw one row per slice: a dot for each training, a line from the least to the largest, both at the right."""
-    left, right = _LABEL, WIDTH - _VALUE
+    left, right = _LABEL, WIDTH - _VALUE - 18
     height = _TOP + _ROW * len(strips) + _BOTTOM
     body = _scale(left, right, height)
     kind = f"c{colour % 8}"

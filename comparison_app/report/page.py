@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from comparison_app.evaluation import Evaluation, cluster_of
+from comparison_app.evaluation import Evaluation, Pair, cluster_of
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
@@ -217,24 +217,31 @@ def _pairs(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _pair_table(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return rows of (pair, cells): each pair's difference on each slice, by what decides there."""
     primary = evaluation.experiment.primary_metric
-    found: dict[tuple[str, str], dict[str, PairedDifference]] = {}
+    found: dict[frozenset[str], dict[str, Pair]] = {}
     for pair in evaluation.pairs:
         names = pair.comparison
         if names.metric == (ABSTENTION if names.slice == "unanswerable" else primary):
-            found.setdefault((names.a, names.b), {})[names.slice] = pair.found
+            found.setdefault(frozenset((names.a, names.b)), {})[names.slice] = pair
+    families = {arm.name: arm.family or arm.name for arm in evaluation.experiment.arms}
     places = (OVERALL, *evaluation.slices)
-    return [(f"{a} − {b}", [_difference_cell(cells.get(place)) for place in places]) for (a, b), cells in found.items()]
+    return [
+        (f"{a} − {b}", [_difference_cell(cells.get(place), a) for place in places])
+        for a, b in combinations(evaluation.arms, 2)
+        if families[a] != families[b] and (cells := found.get(frozenset((a, b))))
+    ]
 
 
-def _difference_cell(found: PairedDifference | None) -> tuple[str, str]:
-    """Return a difference with its interval, and how it is coloured."""
-    if found is None:
+def _difference_cell(pair: Pair | None, first: str) -> tuple[str, str]:
+    """Return the difference of arm `first` from the other with its interval, and how it is coloured."""
+    if pair is None:
         return "–", "even"
+    found, sign = pair.found, 1 if pair.comparison.a == first else -1
     if found.low is None or found.high is None:
-        return f"{signed(found.difference)} (no interval)", "even"
-    text = f"{signed(found.difference)} ({signed(found.low)} to {signed(found.high)})"
+        return f"{signed(sign * found.difference)} (no interval)", "even"
+    low, high = sorted((sign * found.low, sign * found.high))
+    text = f"{signed(sign * found.difference)} ({signed(low)} to {signed(high)})"
     if found.p_value < 0.05 and found.excludes_zero:
-        return text, "win" if found.difference > 0 else "loss"
+        return text, "win" if sign * found.difference > 0 else "loss"
     return text, "even"
 
 
