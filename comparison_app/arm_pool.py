@@ -57,6 +57,20 @@ class ArmPool:
         self._lock = threading.Lock()
         self._building: dict[Key, threading.Lock] = defaultdict(threading.Lock)
 
+    def spare_torch(self) -> bool:
+        """Keep torch out of this process if no arm declared needs it, which saves seconds and memory.
+
+        Returns whether it is kept out; an app without an experiment may get any arm, and needs it.
+        """
+        from rag.torchfree import block_torch
+
+        arms = self._declared.arms if self._declared is not None else None
+        if arms is None or any(
+            (arm.model and not arm.endpoint) or arm.preset or arm.rag.get("embedder") for arm in arms
+        ):
+            return False
+        return block_torch()
+
     def specs(self, corpus: Corpus) -> tuple[ArmSpec, ...]:
         """Return the arms that can be asked about a corpus now, in a fixed order."""
         if self._declared is not None:

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.host not in LOCAL and not key:
         out.print("[yellow]anybody who reaches this address can ask and change documents; see --api-key-env[/yellow]")
     pool = ArmPool(workspace, arguments.experiment)
+    pool.spare_torch()
     service = Service(pool, Library(workspace, pool.renew), arguments.corpus, key)
     out.print(f"{corpus.name}: {', '.join(spec.name for spec in pool.specs(corpus))}", markup=False)
     out.print(f"http://{arguments.host}:{arguments.port}/v1", markup=False)

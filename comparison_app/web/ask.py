@@ -66,7 +66,12 @@ def ask_bar(corpus: Corpus, about: str | None) -> str | None:
     given = st.query_params.get("q", "")
     if len(given) > LONGEST_QUESTION:
         st.warning(f"The question in the address has {len(given):,} characters; it was cut to {LONGEST_QUESTION:,}.")
-    st.session_state.setdefault("question", given[:LONGEST_QUESTION])
+    given = given[:LONGEST_QUESTION]
+    linked = given if given.strip() and "a" not in st.query_params and st.session_state.get("linked") != given else None
+    st.session_state["linked"] = given
+    if linked:
+        st.session_state["question"] = linked
+    st.session_state.setdefault("question", given)
     with st.form("ask", border=False):
         line, button = st.columns([7, 1], vertical_alignment="bottom")
         text = line.text_input("Question", key="question", max_chars=LONGEST_QUESTION, placeholder="Ask your documents")
@@ -83,9 +88,7 @@ def ask_bar(corpus: Corpus, about: str | None) -> str | None:
             args=(suggestion,),
         )
     tried = st.session_state.pop("tried", None)
-    linked = given if given.strip() and "a" not in st.query_params and not st.session_state.get("linked") else None
-    st.session_state["linked"] = True
-    return tried or (text if asked else None) or (linked and linked[:LONGEST_QUESTION])
+    return tried or (text if asked else None) or linked
 
 
 def _try(suggestion: str) -> None:

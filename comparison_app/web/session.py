@@ -30,7 +30,9 @@ def workspace() -> Workspace:
 @st.cache_resource(show_spinner=False)
 def pool() -> ArmPool:
     """Return the arms, shared by all visitors."""
-    return ArmPool(workspace(), os.environ.get("VERSUS_EXPERIMENT") or None)
+    found = ArmPool(workspace(), os.environ.get("VERSUS_EXPERIMENT") or None)
+    found.spare_torch()
+    return found
 
 
 @st.cache_resource(show_spinner=False)

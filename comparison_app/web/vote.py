@@ -118,7 +118,7 @@ def board() -> None:
     look.standings(leaderboard(votes))
     st.caption(
         "Points after Bradley and Terry, 400 points are odds of ten to one; intervals, from ten votes on, by 1,000 "
-        "resamples of the votes. Needed: further votes against the arm above until a difference of this size would be found."
+        "resamples of the votes. Needed: further votes against the arm above until such a difference would be found."
     )
     row = st.container(horizontal=True)
     pairs = preference_pairs(votes)

@@ -1,0 +1,122 @@
+"""Sessions that ask the app at once: `python -m benchmarks.app_load [--sessions 20] [--seconds 60]`.
+
+Starts `versus app` on the sample manual with the arm `rag-extractive`, opens Streamlit's own web-socket once for each
+session, as a browser does, and asks question after question. A question's time runs from sending it to the message that
+brings the finished answer. Prints p50, p95, errors, and the app's memory at the beginning, the middle and the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from comparison_app.workspace import Workspace
+from data_prep.corpus import SAMPLE_CORPUS
+from tests.comparison_app.browser import running_app
+
+EXPERIMENT = f'name = "load"\ncorpus = "{SAMPLE_CORPUS}"\n[[arms]]\nname = "rag-extractive"\nkind = "rag-extractive"\n'
+
+
+async def session(address: str, questions: list[str], ends: float, number: int, times: list[float], errors: list[str]):  # type: ignore[no-untyped-def]
+    """Ask in one session until `ends`; adds each answer's seconds to `times`, failures to `errors`."""
+    import websockets
+
+    rng = random.Random(number)
+    url = f"{address.replace('http', 'ws')}/_stcore/stream"
+    async with websockets.connect(url, subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
+        while time.monotonic() < ends:
+            started = time.monotonic()
+            try:
+                await asyncio.wait_for(ask(socket, rng.choice(questions)), 60)
+                times.append(time.monotonic() - started)
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(rng.uniform(0.5, 1.5))
+
+
+async def ask(socket: Any, question: str) -> None:
+    """Send one question as the page's address does, and wait for the finished answer and the end of the script."""
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+    message = BackMsg()
+    message.rerun_script.query_string = urlencode({"arms": "rag-extractive", "q": f"{question} {random.random():.9f}"})
+    await socket.send(message.SerializeToString())
+    answered = False
+    while True:
+        found = ForwardMsg()
+        found.ParseFromString(await socket.recv())
+        body = found.delta.new_element.html.body if found.WhichOneof("type") == "delta" else ""
+        if "No answer." in body:
+            raise RuntimeError(body[-300:])
+        answered = answered or "v-facts" in body
+        if found.WhichOneof("type") == "script_finished" and answered:
+            return
+
+
+def memory(port: str) -> float:
+    """Return the resident megabytes of the process that listens on a port, found by its command line."""
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"--server.port={port}" in status.read_text():
+                lines = (status.parent / "status").read_text().splitlines()
+                return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+        except OSError:
+            continue
+    return 0.0
+
+
+async def run(address: str, sessions: int, seconds: float) -> dict[str, Any]:
+    """Warm up with one question, then let all sessions ask; returns the figures."""
+    import numpy as np
+
+    corpus = Workspace(Path("unused")).corpus(None)
+    questions = [question.question for question in corpus.questions("test") if question.answerable]
+    times: list[float] = []
+    errors: list[str] = []
+    await session(address, questions, time.monotonic() + 1, -1, [], errors)
+    port, rss = address.rsplit(":", 1)[1], []
+    ends = time.monotonic() + seconds
+    tasks = [asyncio.create_task(session(address, questions, ends, n, times, errors)) for n in range(sessions)]
+    for _ in range(3):
+        rss.append(round(memory(port)))
+        await asyncio.sleep(max(0.0, min(seconds / 2, ends - time.monotonic())))
+    await asyncio.gather(*tasks)
+    return {
+        "sessions": sessions,
+        "seconds": seconds,
+        "answers": len(times),
+        "errors": len(errors),
+        "first_error": errors[0] if errors else None,
+        "p50": round(float(np.quantile(times, 0.5)), 3),
+        "p95": round(float(np.quantile(times, 0.95)), 3),
+        "memory_mb": [*rss, round(memory(port))],
+        "load_average": Path("/proc/loadavg").read_text().split()[0],
+    }
+
+
+def main() -> None:
+    """Start the app, ask, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--workspace", type=Path, help="one in which the sample manual is indexed already")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "load.toml").write_text(EXPERIMENT)
+        workspace = arguments.workspace or folder / "workspace"
+        with running_app(workspace, folder / "log", "--experiment", str(folder / "load.toml")) as address:
+            figures = asyncio.run(run(address, arguments.sessions, arguments.seconds))
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

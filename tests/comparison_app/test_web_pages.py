@@ -1,0 +1,195 @@
+"""The pages' behaviour without a browser: what each shows, what it refuses, what it teaches when it is empty."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comparison_app.leaderboard import leaderboard
+from comparison_app.library import Library, copy_corpus, delete_document, write_document
+from comparison_app.votes import FILE_NAME, Vote, VoteStore
+from comparison_app.workspace import Workspace
+from data_prep.drafts import Draft, drafts_path, write_drafts
+from data_prep.questions import Evidence
+from data_prep.review import review_counts
+from rag.locking import writer_lock
+from tests.small_corpus import write_small_corpus
+
+WEB = Path(__file__).resolve().parents[2] / "comparison_app" / "web"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with the lamp's manual in it."""
+    found = Workspace(tmp_path_factory.mktemp("pages") / "workspace")
+    write_small_corpus(found.corpora / "lamp")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment that `versus app` gives its pages."""
+    import streamlit as st
+
+    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
+    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+def _open(page: str, **query: str):  # type: ignore[no-untyped-def]
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_file(str(WEB / f"{page}.py"), default_timeout=120)
+    for name, value in query.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def _html(app) -> str:  # type: ignore[no-untyped-def]
+    return "\n".join(item.proto.body for item in app.get("html"))
+
+
+def _param(app, name: str) -> str:  # type: ignore[no-untyped-def]
+    value = app.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+def test_a_question_in_the_address_is_asked_and_kept_there() -> None:
+    """The answer stands on the page with its source marked; the address leads back to the same answer."""
+    app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive")
+    assert not app.exception
+    assert "damp cloth" in _html(app)
+    assert "<mark>" in _html(app)
+    again = _open("ask", a=_param(app, "a"), arms="rag-extractive")
+    assert "damp cloth" in _html(again)
+    assert {"Markdown", "CSV", "JSON"} <= {button.label for button in app.get("download_button")}
+
+
+def test_a_question_of_50_000_characters_is_cut_and_said_so() -> None:
+    """The page stays usable."""
+    app = _open("ask", q="why " * 12_500, arms="rag-extractive")
+    assert not app.exception
+    assert "50,000 characters" in app.warning[0].value
+
+
+def test_a_suggestion_is_one_click_and_an_empty_question_is_said() -> None:
+    """Clicking a suggestion asks it; asking nothing says what to do."""
+    app = _open("ask", arms="rag-extractive")
+    suggestion = next(button for button in app.button if button.icon == ":material/lightbulb:")
+    suggestion.click().run()
+    assert not app.exception
+    assert app.text_input(key="question").value == suggestion.label
+    assert _param(app, "q") == suggestion.label
+    app.text_input(key="question").set_value("  ")
+    next(button for button in app.button if button.label == "Ask").click().run()
+    assert "question is empty" in app.warning[0].value
+
+
+def test_the_leaderboard_shows_votes_and_teaches_when_there_are_none(workspace: Workspace) -> None:
+    """Empty it says how many votes tell two arms apart; with votes it ranks."""
+    assert "No votes yet" in _html(_open("vote", tab="Leaderboard"))
+    store = VoteStore(workspace.path / FILE_NAME)
+    for number in range(12):
+        store.add(Vote(f"<b>q{number}</b>", ("rag", "base"), "a", answers=("yes", "no"), id=str(number)))
+    app = _open("vote", tab="Leaderboard")
+    assert "1. RAG" in _html(app)
+    assert "<b>q1</b>" not in _html(app)
+    assert leaderboard(store.votes())[0].arm == "rag"
+
+
+def test_documents_are_read_searched_and_changed(workspace: Workspace) -> None:
+    """Search shows each stage's score; what is saved is on disk."""
+    app = _open("documents", document="cleaning")
+    assert "<h1>Cleaning</h1>" in _html(app)
+    found = _html(_open("documents", tab="Search", query="night mode"))
+    assert "Brightness" in found
+    assert "meaning" in found
+    corpus = workspace.corpus("lamp")
+    write_document(corpus, "extra", "# Extra\n\n<script>alert(1)</script> ![x](https://example.com/x.png) $5\n")
+    shown = _html(_open("documents", document="extra"))
+    assert "<script>" not in shown
+    assert "<img" not in shown
+    delete_document(corpus, "extra")
+    assert "extra" not in corpus.document_ids()
+
+
+def test_a_workspace_that_another_process_indexes_is_said(workspace: Workspace) -> None:
+    """Re-indexing meanwhile names the process; the app goes on answering from the index as it was."""
+    library, corpus = Library(workspace), workspace.corpus("lamp")
+    found = library.search(corpus, "night mode")
+    with writer_lock(library.retriever(corpus).store.path):
+        task = library.reindex(corpus)
+        assert task.finished.wait(60)
+        assert str(os.getpid()) in (task.error or "")
+        assert library.search(corpus, "night mode")[0].id == found[0].id
+    again = library.reindex(corpus)
+    assert again.finished.wait(60)
+    assert again.report is not None and again.report.unchanged == 4
+
+
+def test_drafts_are_reviewed_beside_their_evidence(workspace: Workspace) -> None:
+    """Accepting the first leaves the other open; without drafts the page says how to get some."""
+    assert "versus questions draft" in _html(_open("documents", tab="Review"))
+    corpus = copy_corpus(workspace.corpus("lamp"), "lamp-drafts", workspace)
+    text = (corpus.path / "documents" / "cleaning.md").read_text()
+    start = text.index("Wipe the shade")
+    evidence = (Evidence("cleaning", start, start + 34),)
+    drafts = [Draft(f"d{n}", "cleaning", (f"What now {n}?",), answers=("Wipe it.",), evidence=evidence) for n in (1, 2)]
+    write_drafts(drafts_path(corpus.path), drafts)
+    app = _open("documents", tab="Review", corpus="lamp-drafts")
+    assert "<mark>Wipe the shade with a damp cloth." in _html(app)
+    app.button(key="yes-d1").click().run()
+    assert not app.exception
+    assert review_counts(corpus.path) == {"accepted": 1, "edited": 0, "rejected": 0, "open": 1}
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [("compare", "No run yet"), ("chat", "Say something"), ("vote", "Judge without knowing"), ("train", "adapter")],
+)
+def test_empty_pages_teach(page: str, words: str) -> None:
+    """Each says what would stand there and how to get it."""
+    app = _open(page, **({"tab": "Report"} if page == "compare" else {}))
+    assert not app.exception
+    assert words in _html(app)
+
+
+def test_a_corpus_without_questions_can_neither_be_trained_nor_compared(workspace: Workspace) -> None:
+    """Both pages name the command that brings questions."""
+    write_document(copy_corpus(workspace.corpus("lamp"), "bare", workspace), "more", "# More\n\nText.\n")
+    for split in ("train", "dev", "test"):
+        (workspace.corpora / "bare" / "questions" / f"{split}.jsonl").unlink()
+    for page, query in (("train", {}), ("compare", {"tab": "New comparison"})):
+        assert "versus questions import" in _html(_open(page, corpus="bare", **query))
+
+
+def test_a_password_is_asked_for_and_a_wrong_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the page is shown before; sessions pass one by one."""
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("VERSUS_APP_PASSWORD", "open sesame")
+
+    def gated() -> None:
+        import streamlit as st
+
+        from comparison_app.web import gate
+
+        gate.pass_or_stop()
+        st.write("inside")
+
+    app = AppTest.from_function(gated, default_timeout=60).run()
+    assert not app.markdown or "inside" not in app.markdown[0].value
+    app.text_input[0].set_value("guess")
+    app.button[0].click().run()
+    assert "not the password" in app.error[0].value
+    started = time.monotonic()
+    app.text_input[0].set_value("open sesame")
+    app.button[0].click().run()
+    assert app.markdown[0].value == "inside"
+    assert time.monotonic() - started > 0.4
