@@ -272,6 +272,7 @@ def _adapter_facts(folder: Path, corpus: Corpus) -> dict[str, Any]:
         "seed": record.seed,
         "trained_questions": len(record.trained_ids),
         "wordings": round(wordings_trained(record, known), 2),
+        "last_loss": record.losses[-1][1] if record.losses else None,
         "forgetting": record.forgetting,
     }
 

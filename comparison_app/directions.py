@@ -133,13 +133,18 @@ def wordings_trained(record: RunRecord, known: Mapping[str, Question]) -> float:
 
 
 def forgetting_rows(evaluation: Evaluation, adapters: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return adapter, share of general multiple-choice questions right before and after, and their number."""
-    used = dict.fromkeys(spec.adapter for spec in evaluation.experiment.arms if spec.adapter)
-    return [
-        {"adapter": name, **found}
-        for name in used
-        if (found := (adapters.get(str(name)) or {}).get("forgetting")) is not None
-    ]
+    """Return, per adapter, what it was trained on, whether it learned that, and what it made its base forget.
+
+    `before` and `after` are shares of `questions` general multiple-choice questions right; None where not asked.
+    """
+    used = [spec.adapter for spec in evaluation.experiment.arms if spec.adapter]
+    rows = []
+    for name in dict.fromkeys(used):
+        known = adapters.get(name) or {}
+        forgot = known.get("forgetting") or {}
+        told = {key: known.get(key) for key in ("wordings", "steps", "last_loss")}
+        rows.append({"adapter": name, **told, **{key: forgot.get(key) for key in ("before", "after", "questions")}})
+    return rows
 
 
 def _parts(

@@ -38,11 +38,12 @@ def directions_markdown(summary: Mapping[str, Any]) -> str:
         lines += [f"  - {part_in_words(part)}" for part in item["parts"]]
         if not item["parts"]:
             lines.append(f"  - needs {item['needs']}")
-    for row in summary.get("forgetting") or []:
-        lines.append(
-            f"- forgetting, {row['adapter']}: {100 * row['before']:.0f} % of {row['questions']:.0f} general questions "
-            f"right before training, {100 * row['after']:.0f} % after"
-        )
+    lines += [
+        f"- forgetting, {row['adapter']}: {100 * row['before']:.0f} % of {row['questions']:.0f} general questions "
+        f"right before training, {100 * row['after']:.0f} % after"
+        for row in summary.get("forgetting") or []
+        if row["before"] is not None
+    ]
     return "\n".join(lines).replace("<", "&lt;")
 
 

@@ -146,7 +146,10 @@ def test_the_report_lists_the_findings_and_what_was_forgotten() -> None:
     """Escaped; the source beside each; forgetting only where it was measured; nothing where none was asked for."""
     run = _run(("one", "two", "rag"))
     rows = forgetting_rows(run, ADAPTERS)
-    assert rows == [{"adapter": "one", "before": 0.3, "after": 0.25, "questions": 50}]
+    assert [(row["adapter"], row["wordings"], row["before"], row["after"]) for row in rows] == [
+        ("one", 1.0, 0.3, 0.25),
+        ("two", 2.0, None, None),
+    ]
     found = directions(run, ADAPTERS, MODELS)
     found[0]["claim"] = "<b>odd</b>"
     html = str(directions_section({"directions": found, "forgetting": rows}))
@@ -155,6 +158,7 @@ def test_the_report_lists_the_findings_and_what_was_forgotten() -> None:
     assert "arXiv 2312.05934" in html
     assert "Not tested: it needs rag and raft arms of two bases" in html
     assert "30 %" in html
+    assert "not asked" in html
     assert "30 % of 50 general questions right before training, 25 % after" in text
     assert directions_section({}) == ""
 
