@@ -265,6 +265,7 @@ def _run(
             seed=recipe.seed,
             bf16=False,
             disable_tqdm=True,
+            dataloader_pin_memory=False,
         )
         trainer = SentenceTransformerTrainer(
             model=model, args=arguments, train_dataset=rows, loss=loss, callbacks=[watch]

@@ -14,6 +14,7 @@ from comparison_app.workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from data_prep.corpus import Corpus
     from finetune.training import TrainingStep
 
 
@@ -43,9 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from comparison_app.training import train_on_corpus
     from finetune.config import load_recipe
+    from finetune.embedder import is_embedder_recipe
 
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
+    if is_embedder_recipe(arguments.recipe):
+        return _tune_embedder(arguments, workspace, corpus)
     recipe = load_recipe(arguments.recipe)
     if arguments.model:
         recipe = replace(recipe, model=replace(recipe.model, name=arguments.model))
@@ -75,6 +79,42 @@ def run(arguments: argparse.Namespace) -> int:
     console().print(
         f"[bold]{name}[/bold]: {len(record.trained_ids)} questions, {record.steps} steps in {record.seconds:.0f} s, "
         f"{shown} ({record.stopped}); {workspace.adapters / name}"
+    )
+    return 0
+
+
+def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: Corpus) -> int:
+    """Tune an embedder as the recipe says, and tell how to use it."""
+    from dataclasses import replace
+
+    from comparison_app.embedder_training import train_embedder_on_corpus
+    from finetune.embedder import load_embedder_recipe
+    from finetune.trainer import TrainingStep
+
+    recipe = load_embedder_recipe(arguments.recipe)
+    changed = {"model": arguments.model, "max_seconds": arguments.max_seconds}
+    recipe = replace(recipe, **{key: value for key, value in changed.items() if value is not None})
+    name = arguments.name or f"{corpus.name}-{recipe.name}"
+    with live_loss(f"tuning {name}", quiet=arguments.json) as on_step:
+        record = train_embedder_on_corpus(
+            recipe,
+            corpus,
+            workspace,
+            name,
+            subset=arguments.subset,
+            on_step=lambda step, total, loss: on_step(TrainingStep(step, total, loss, 0.0)),
+        )
+    path = workspace.path / "models" / name
+    figures = {"questions": len(record.trained_ids), "steps": record.steps, "seconds": record.seconds}
+    if arguments.json:
+        losses = {"first_loss": record.losses[0][1], "last_loss": record.losses[-1][1]}
+        print_json({"embedder": name, "path": str(path), **figures, **losses, "stopped": record.stopped})
+        return 0
+    console().print(
+        f"[bold]{name}[/bold]: {len(record.trained_ids)} questions, {record.steps} steps in {record.seconds:.0f} s, "
+        f"loss {record.losses[0][1]:.2f} → {record.losses[-1][1]:.3f} ({record.stopped}); "
+        f"use it with --set embedder={path}",
+        soft_wrap=True,
     )
     return 0
 

@@ -1,0 +1,132 @@
+"""The tuned embedder: its recipes, its two losses on a tiny bi-encoder, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune.embedder import (
+    EmbedderPair,
+    EmbedderRecipe,
+    embedder_recipe_names,
+    is_embedder_recipe,
+    load_embedder_recipe,
+    train_embedder,
+)
+from finetune.errors import RecipeError, TrainingDataError
+from finetune.pocket.base import minilm_path
+
+PAIRS = [
+    EmbedderPair(
+        f"q{n}",
+        f"how heavy is the {thing}",
+        f"the {thing} weighs {n} kg",
+        (f"the {thing} is made in hall {n}", f"paint the {thing} blue"),
+    )
+    for n, thing in enumerate(("jack", "wheel", "lamp", "seat", "cable", "boot", "door", "mirror"))
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bi-encoder of one small layer with random weights."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(minilm_path())
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    encoder = Transformer(str(folder / "bert"), max_seq_length=64)
+    SentenceTransformer(modules=[encoder, Pooling(32)], device="cpu").save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["multiple-negatives", "pairwise-similarity"])
+def test_tuning_brings_questions_to_their_passages(tiny: Path, tmp_path: Path, loss: str) -> None:
+    """The loss falls, the model on disk ranks each pair's passage above its negatives more often than before."""
+    from sentence_transformers import SentenceTransformer
+
+    recipe = EmbedderRecipe("tiny", loss=loss, negatives=2, epochs=12, batch_size=4, learning_rate=1e-2, warmup=0.0)
+    told: list[int] = []
+    record = train_embedder(
+        recipe, PAIRS, tmp_path / "tuned", source=tiny, on_step=lambda step, total, value: told.append(total)
+    )
+    first, last = record.losses[0][1], sum(value for _, value in record.losses[-3:]) / 3
+    assert last < first / 2
+    assert record.steps == len(record.losses) == told[0]
+    assert _right(SentenceTransformer(str(tiny))) < _right(SentenceTransformer(str(tmp_path / "tuned"))) == len(PAIRS)
+    kept = json.loads((tmp_path / "tuned" / "run_record.json").read_text())
+    assert kept["trained_ids"] == [pair.id for pair in PAIRS]
+    assert kept["base_sha256"] == record.base_sha256
+    assert not list((tmp_path / "tuned").rglob("*.bin")) + list((tmp_path / "tuned").rglob("*.pt"))
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
+def _right(model: object) -> int:
+    """Count the pairs whose passage is nearer to the question than both negatives are."""
+    count = 0
+    for pair in PAIRS:
+        query, *others = model.encode(  # type: ignore[attr-defined]
+            [pair.query, pair.positive, *pair.negatives], normalize_embeddings=True, show_progress_bar=False
+        )
+        cosines = [float(query @ other) for other in others]
+        count += cosines[0] > max(cosines[1:])
+    return count
+
+
+@pytest.mark.slow
+def test_time_ends_a_tuning(tiny: Path, tmp_path: Path) -> None:
+    """The model as it is by then is kept, and the record says why it ended."""
+    recipe = EmbedderRecipe("tiny", epochs=500, batch_size=4, max_seconds=0.3)
+    record = train_embedder(recipe, PAIRS, tmp_path / "tuned", source=tiny)
+    assert record.stopped == "time"
+    assert 0 < record.steps < 1000
+    assert (tmp_path / "tuned" / "model.safetensors").is_file()
+
+
+def test_what_cannot_be_tuned_on_is_said(tmp_path: Path) -> None:
+    """Too few pairs, or too few negatives, before any model is loaded."""
+    recipe = EmbedderRecipe("tiny", negatives=3)
+    with pytest.raises(TrainingDataError, match="at least 2 pairs"):
+        train_embedder(recipe, PAIRS[:1], tmp_path / "x")
+    with pytest.raises(TrainingDataError, match="fewer than 3 negatives: q0"):
+        train_embedder(recipe, PAIRS, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_recipes_that_ship_are_sound() -> None:
+    """Both load, and are not taken for adapter recipes."""
+    from finetune.config import recipe_names
+
+    assert embedder_recipe_names() == ["embedder", "embedder-pairwise"]
+    assert {load_embedder_recipe(name).loss for name in embedder_recipe_names()} == {
+        "multiple-negatives",
+        "pairwise-similarity",
+    }
+    assert not set(recipe_names()) & set(embedder_recipe_names())
+    assert not is_embedder_recipe("pocket-live")
+
+
+def test_every_mistake_of_a_recipe_is_named(tmp_path: Path) -> None:
+    """Unknown keys, wrong types and wrong values; the file is named."""
+    path = tmp_path / "mine.toml"
+    path.write_text('task = "embedder"\nodd = 1\n[embedder]\nepoch = 2\nbatch_size = "many"\n')
+    with pytest.raises(RecipeError) as caught:
+        load_embedder_recipe(path)
+    message = " ".join(caught.value.problems) + str(caught.value)
+    assert all(word in message for word in ("mine.toml", "odd", "epoch", "batch_size"))
+    with pytest.raises(RecipeError, match="needs negatives"):
+        replace(EmbedderRecipe("x"), loss="pairwise-similarity", negatives=0)
+    with pytest.raises(RecipeError, match="no embedder recipe"):
+        load_embedder_recipe("no-such")
