@@ -40,8 +40,8 @@ _VARIANT_WORD = re.compile(
     re.IGNORECASE,
 )
 _COLOUR_NAMES = (
-    "black white red blue green grey gray silver gold pink purple yellow orange brown beige navy graphite чёрный черный "
-    "белый красный синий зелёный зеленый серый серебристый золотой розовый жёлтый желтый"
+    "black white red blue green grey gray silver gold pink purple yellow orange brown beige navy graphite чёрный "
+    "черный белый красный синий зелёный зеленый серый серебристый золотой розовый жёлтый желтый"
 )
 _COLOURS = frozenset(_COLOUR_NAMES.split())
 _VARIANT_ATTRIBUTES = frozenset({"color", "colour", "size", "storage", "capacity", "цвет", "размер", "объём", "память"})

@@ -19,12 +19,14 @@ _NUMBER = re.compile(r"^(?:\(?\d{1,3}[.)]|[a-z]\))\s+")
 _ITEM = re.compile(r"(?:\ue000[^\ue001]*\ue001)*(?:- |\d{1,3}\. )")
 _CONTENTS_ROW = re.compile(r"(?:\.\s?){4,}\s*[\divxlc]+\s*$", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?:;…]['\"”’)\]]*$")
-_HYPHEN_END = re.compile(r"(\w{2,})[-\u00ad‐]$")
+_HYPHEN_END = re.compile(r"((?:\w+-)*\w{2,})[-\u00ad‐]$")
 _LOWER_START = re.compile(r"^[a-zà-öø-ÿа-яёα-ω]\w*")
 _HEADING_RATIO = 1.12
 _LONGEST_HEADING = 160
 _EDGE_LINES = 3
 _EDGE_SHARE = 0.3
+_EDGE_MARGIN = 0.1
+"""Of the height that the text of all pages takes: running heads stand in its outermost tenths."""
 
 
 @dataclass(slots=True)
@@ -71,8 +73,12 @@ def running_lines(pages: Sequence[Sequence[Line]]) -> set[int]:
         return set()
     seen: Counter[tuple[str, int]] = Counter()
     edges: list[tuple[tuple[str, int], Line]] = []
+    top = min((line.top for page in pages for line in page), default=0.0)
+    bottom = max((line.bottom for page in pages for line in page), default=0.0)
+    margin = _EDGE_MARGIN * (bottom - top)
     for page in pages:
-        ordered = sorted((line for line in page if not line.markdown), key=lambda line: line.top)
+        outer = (line for line in page if not line.markdown and not top + margin < line.top < bottom - margin)
+        ordered = sorted(outer, key=lambda line: line.top)
         near = {id(line): line for line in ordered[:_EDGE_LINES] + ordered[-_EDGE_LINES:]}
         places = {
             (re.sub(r"\d+|\b[ivxlc]+\b", "#", line.text.casefold()), round(line.top / 8)): line
@@ -200,7 +206,7 @@ def _joined(lines: Sequence[Line], vocabulary: Counter[str], page: int) -> tuple
         cut, rest = _HYPHEN_END.search(text), _LOWER_START.match(following)
         if cut and rest:
             whole, hyphened = (cut.group(1) + rest.group()).casefold(), f"{cut.group(1)}-{rest.group()}".casefold()
-            keep = vocabulary[hyphened] > vocabulary[whole]
+            keep = vocabulary[hyphened] > vocabulary[whole] or ("-" in cut.group(1) and not vocabulary[whole])
             text = (text if keep else text[:-1]) + following + mark
         else:
             text += (" " + mark if mark else " ") + following
