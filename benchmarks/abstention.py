@@ -1,0 +1,100 @@
+"""Telling questions that the documents answer from those they do not: ROC AUC of confidence against single scores.
+
+    VERSUS_BENCH_DATA=… python benchmarks/abstention.py clapnq
+
+Scores of retrieval are computed for every question; a logistic regression over them is fitted on the train questions,
+and everything is judged on the test questions. `chosen` is what Versus uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from retrieval_quality import load_documents  # noqa: E402
+
+from rag.answering import RagAnswerer  # noqa: E402
+from rag.config import RagConfig  # noqa: E402
+from rag.embedding import Embedder  # noqa: E402
+from rag.evaluation import roc_auc  # noqa: E402
+from rag.indexing import index_documents  # noqa: E402
+from rag.retrieval import HybridSearch  # noqa: E402
+from rag.store import EmbeddedStore  # noqa: E402
+
+NAMES = ("best cosine", "best BM25", "best fused", "fused lead over the fifth", "chosen")
+
+
+def rows(folder: Path, split: str) -> list[dict[str, object]]:
+    """Return the questions of a split as they stand in the file."""
+    text = (folder / f"questions.{split}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def scores_of(questions: list[str], answerer: RagAnswerer) -> NDArray[np.float64]:
+    """Return one row of scores per question, in the order of NAMES."""
+    found = answerer.retriever.retrieve_many(questions, top_k=5)
+    table = []
+    for question, chunks in zip(questions, found, strict=True):
+        parts = [chunk.meta["scores"] for chunk in chunks] or [{"dense": 0.0, "lexical": 0.0, "fused": 0.0}]
+        fused = [part["fused"] for part in parts]
+        best = [max(part[name] for part in parts) for name in ("dense", "lexical")]
+        table.append([*best, fused[0], fused[0] - fused[-1], answerer.confidence(question, chunks)])
+    return np.array(table)
+
+
+def main() -> int:
+    """Print the ROC AUC of each score, and of their combination, on the test questions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--work", type=Path, default=Path("workspace/benchmarks"))
+    options = parser.parse_args()
+    if "VERSUS_BENCH_DATA" not in os.environ:
+        print("set VERSUS_BENCH_DATA to the folder that holds the question sets", file=sys.stderr)
+        return 1
+    folder = Path(os.environ["VERSUS_BENCH_DATA"]) / options.name
+    config, embedder = RagConfig(), Embedder(threads=1)
+    store = EmbeddedStore(options.work / options.name / "index.sqlite")
+    index_documents(load_documents(folder), store, embedder, config)
+    answerer = RagAnswerer(HybridSearch(store, embedder, config))
+    tables, labels = {}, {}
+    for split in ("train", "test"):
+        questions = rows(folder, split)
+        tables[split] = scores_of([str(row["question"]) for row in questions], answerer)
+        labels[split] = np.array([bool(row["answerable"]) for row in questions])
+    for column, name in enumerate(NAMES):
+        print(f"{name:28} {_auc(tables['test'][:, column], labels['test']):.3f}")
+    print(f"{'logistic regression of all':28} {_auc(_combined(tables, labels['train']), labels['test']):.3f}")
+    return 0
+
+
+def _combined(tables: dict[str, NDArray[np.float64]], answerable: NDArray[np.bool_]) -> NDArray[np.float64]:
+    from scipy.optimize import minimize
+
+    mean, spread = tables["train"].mean(axis=0), tables["train"].std(axis=0) + 1e-9
+    train, test = ((tables[split] - mean) / spread for split in ("train", "test"))
+    signs = np.where(answerable, 1.0, -1.0)
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        margins = signs * (train @ weights[:-1] + weights[-1])
+        return float(np.logaddexp(0, -margins).mean() + 1e-3 * (weights[:-1] ** 2).sum())
+
+    weights = minimize(loss, np.zeros(train.shape[1] + 1)).x
+    combined: NDArray[np.float64] = test @ weights[:-1]
+    return combined
+
+
+def _auc(scores: NDArray[np.float64], answerable: NDArray[np.bool_]) -> float:
+    return roc_auc(scores[answerable].tolist(), scores[~answerable].tolist())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
