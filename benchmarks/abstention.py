@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from retrieval_quality import load_documents  # noqa: E402
+from retrieval_quality import load_documents
 
-from rag.answering import RagAnswerer  # noqa: E402
-from rag.config import RagConfig  # noqa: E402
-from rag.embedding import Embedder  # noqa: E402
-from rag.evaluation import roc_auc  # noqa: E402
-from rag.indexing import index_documents  # noqa: E402
-from rag.retrieval import HybridSearch  # noqa: E402
-from rag.store import EmbeddedStore  # noqa: E402
+from rag.answering import RagAnswerer
+from rag.config import RagConfig
+from rag.embedding import Embedder
+from rag.evaluation import roc_auc
+from rag.indexing import index_documents
+from rag.retrieval import HybridSearch
+from rag.store import EmbeddedStore
 
 NAMES = ("best cosine", "best BM25", "best fused", "fused lead over the fifth", "chosen")
 
