@@ -169,10 +169,11 @@ def best_window(
     answer. For answers that came with a document and no quote.
     """
     wanted, figures, asked = stems(answer, language), numbers(answer), stems(question, language)
-    spans = sentence_spans(text)
-    parts = [(stems(text[a:b], language), numbers(text[a:b])) for a, b in spans]
+    spans, parts = _parts(text, language)
     best: tuple[float, int, int, int] | None = None
     for first in range(len(spans)):
+        if not parts[first][0] & wanted and not parts[first][1] & figures:
+            continue
         words: frozenset[str] = frozenset()
         found: frozenset[str] = frozenset()
         for last in range(first, len(spans)):
@@ -185,6 +186,13 @@ def best_window(
             if score > 0 and (best is None or rank > best):
                 best = rank
     return None if best is None else (spans[-best[2]][0], spans[best[3]][1])
+
+
+@lru_cache(maxsize=16)
+def _parts(text: str, language: str) -> tuple[list[tuple[int, int]], list[tuple[frozenset[str], frozenset[str]]]]:
+    """Return the spans of a document's sentences, and the stems and numbers of each; a document is asked of often."""
+    spans = sentence_spans(text)
+    return spans, [(stems(text[start:end], language), numbers(text[start:end])) for start, end in spans]
 
 
 def _window_score(
