@@ -23,7 +23,7 @@ def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         f"## {METRIC_WORDS[metric]} by slice, with 95 % intervals",
         _slices(evaluation),
         "## Declared comparisons",
-        _pairs(summary),
+        _pairs(evaluation),
         "## Speed and cost",
         _costs(summary),
         *(["## Published findings, tested here", directions_markdown(summary)] if "directions" in summary else []),
@@ -63,31 +63,48 @@ def _slices(evaluation: Evaluation) -> str:
     return _table(["slice", *evaluation.arms], rows)
 
 
-def _pairs(summary: Mapping[str, Any]) -> str:
+def _pairs(evaluation: Evaluation) -> str:
+    """Return the declared comparisons; McNemar's test, which ignores documents, stands beside binary scores."""
     rows = []
-    for pair in summary["pairs"]:
-        if pair["adjusted_p"] is not None:
-            low, high = pair["low"], pair["high"]
-            reach = "no interval" if low is None else f"{100 * low:+.0f} to {100 * high:+.0f}"
-            rows.append(
-                [
-                    f"{pair['a']} − {pair['b']}",
-                    pair["slice"],
-                    METRIC_WORDS[pair["metric"]],
-                    str(pair["n"]),
-                    f"{100 * pair['difference']:+.0f}",
-                    reach,
-                    f"{pair['adjusted_p']:.3f}",
-                    "yes" if pair["decisive"] else "no",
-                ]
-            )
-    return _table(["pair", "slice", "metric", "n", "points", "95 %", "adjusted p", "decisive"], rows)
+    for pair in evaluation.declared():
+        found, names = pair.found, pair.comparison
+        none = found.low is None or found.high is None
+        rows.append(
+            [
+                f"{names.a} − {names.b}",
+                names.slice,
+                METRIC_WORDS[names.metric],
+                str(found.n),
+                f"{100 * found.difference:+.0f}",
+                "no interval" if none else f"{100 * (found.low or 0):+.0f} to {100 * (found.high or 0):+.0f}",
+                f"{pair.adjusted_p or 0.0:.3f}",
+                "yes" if pair.decisive else "no",
+                "–" if found.detectable is None else f"{100 * found.detectable:.0f}",
+                "–" if found.mcnemar_p is None else f"{found.mcnemar_p:.3f}",
+            ]
+        )
+    header = ["pair", "slice", "metric", "n", "points", "95 %", "adjusted p", "decisive", "would see", "McNemar p"]
+    return _table(header, rows)
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
     rows = []
     for arm, found in summary["arms"].items():
         seconds, cost = found["latency"], found["cost"]
-        times = [f"{seconds[key]:.2g}" if seconds[key] is not None else "–" for key in ("p50", "p95")]
-        rows.append([arm, *times, f"{cost['per_question']:.2g} {cost['currency']}", str(found["errors"])])
-    return _table(["arm", "p50 s", "p95 s", "cost a question", "errors"], rows)
+        times = [_two(seconds.get(key)) for key in ("p50", "p95", "first_token_p50")]
+        fresh = cost["hundred_documents"]
+        money = [_two(cost["setup"]), _two(1000 * cost["per_question"])]
+        right = None if cost["per_correct"] is None else 1000 * cost["per_correct"]
+        learnt = "–" if fresh is None else f"{_two(fresh['cost'])} ({fresh['how']}, {_two(fresh['seconds'])} s)"
+        rows.append([arm, *times, *money, _two(right), learnt, str(found["errors"])])
+    currency = next((found["cost"]["currency"] for found in summary["arms"].values()), "")
+    money = ["to set up", "1,000 answers", "1,000 right", "100 new documents"]
+    header = ["arm", "p50 s", "p95 s", "first word s", *(f"{name}, {currency}" for name in money), "errors"]
+    return _table(header, rows)
+
+
+def _two(value: float | None) -> str:
+    """Write a figure with two telling digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from comparison_app.experiment import Experiment, experiment_from_mapping
 from comparison_app.planning import make_plan
 from comparison_app.statistics import holm_share, paired_difference, planned_detectable
 from comparison_app.summary import summarise, write_summary
+from tests.comparison_app.command import assert_clear_error, versus
 from tests.comparison_app.synthetic import (
     made_arms,
     made_documents,
@@ -108,3 +110,20 @@ def test_more_declared_comparisons_see_less() -> None:
     """One sees what one sees; ten need about a third more (z of 0.0025 for z of 0.025)."""
     assert holm_share(1) == 1
     assert holm_share(10) == pytest.approx((2.807 + 0.8416) / (1.96 + 0.8416), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_asks_nothing_and_prints_the_plan(small_corpus: Path, tmp_path: Path) -> None:
+    """No run folder is made, for people and for machines; a difference of nothing is refused."""
+    arms = "".join(f'[[arms]]\nname = "{name}"\nkind = "rag-extractive"\n' for name in ("a", "b"))
+    path = tmp_path / "lamp.toml"
+    path.write_text(f'name = "lamp"\ncorpus = "{small_corpus}"\n{arms}')
+    command = ("compare", path, "--plan", "--workspace", tmp_path / "ws")
+    done = versus(*command, "--difference", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["difference"] == 0.05 and plan["unknown"] == ["a", "b"]
+    shown = versus(*command)
+    assert shown.returncode == 0 and "questions for 10 points" in " ".join(shown.stdout.split())
+    assert not (tmp_path / "ws").exists()
+    assert_clear_error(versus(*command, "--difference", "0"), "--difference must be more than 0")
