@@ -13,6 +13,10 @@ COMMANDS = (
     ("benchmarks/retrieval_quality.py", "tesla-model3", "--split", "all"),
     ("benchmarks/retrieval_quality.py", "kubernetes-qa", "--split", "test"),
     ("benchmarks/statistics_simulation.py", "--runs", "2000"),
+    ("benchmarks/question_making.py", "precision"),
+    ("benchmarks/question_making.py", "grounding"),
+    ("benchmarks/question_making.py", "drafting"),
+    ("benchmarks/question_making.py", "corpus"),
 )
 
 
