@@ -21,7 +21,7 @@ _CHOICES = {
     "chunking": ("markdown", "words"),
     "lexical": ("bm25", "bm25s", "rank-bm25"),
     "fusion": ("rrf", "score"),
-    "backend": ("auto", "openvino", "torch"),
+    "backend": ("auto", "openvino", "openvino-int8", "torch"),
     "multi_query": ("off", "parts", "generator"),
 }
 
@@ -43,7 +43,8 @@ class RagConfig:
     """The bundled package's name, a local folder, a Hugging Face id of a sentence-transformers model, or a remote one:
     `openai:MODEL` (any OpenAI-compatible service) or `azure:DEPLOYMENT`."""
     backend: str = "auto"
-    """What runs the embedder: `openvino` (bundled embedder only), `torch`, or `auto`: the first that fits."""
+    """What runs the embedder: `openvino` or, in 8 bits, `openvino-int8` (bundled embedder only), `torch`, or `auto`:
+    the fastest of those without loss that fits."""
     embedder_url: str | None = None
     """Address of an OpenAI-compatible embedding service, for `openai:MODEL`; None: the vendor's own."""
     embedder_key_env: str | None = None

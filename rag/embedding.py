@@ -32,6 +32,7 @@ Progress = Callable[[int, int], None]
 
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BUNDLED_DIMENSION = 384
+_INT8 = "openvino-int8"
 _BUNDLED_TOKENS = 256
 
 
@@ -115,13 +116,14 @@ class Embedder:
     def fingerprint(self) -> str:
         """What an index made with this embedder is tied to: model, weights and passage prefix.
 
-        The backend is not part of it: both give the same vectors up to rounding. Loads the model unless it is the
-        bundled one.
+        Of the backends only `openvino-int8` is part of it: the others give the same vectors up to rounding. Loads the
+        model unless it is the bundled one.
         """
         weights = _BUNDLED_SHA256 if self.model == BUNDLED_EMBEDDER else self._loaded().weights_sha256
         name = self.model if self.model == BUNDLED_EMBEDDER else Path(self.model).name
         prefix = hashlib.sha256(self.passage_prefix.encode()).hexdigest()[:8] if self.passage_prefix else "none"
-        return f"{name}:{weights[:16]}:prefix-{prefix}"
+        rounded = ":int8" if self.backend == _INT8 else ""
+        return f"{name}:{weights[:16]}:prefix-{prefix}{rounded}"
 
     @property
     def dimension(self) -> int:
@@ -149,8 +151,9 @@ class Embedder:
     def _opened(self) -> _Engine:
         if is_remote(self.model):
             return RemoteEngine(self.model, self.url, self.key_env)
-        make = _OpenVinoEngine if self.backend == "openvino" else _TorchEngine
-        return make(self.model, self.threads)
+        if self.backend in ("openvino", _INT8):
+            return _OpenVinoEngine(self.threads, self.backend == _INT8)
+        return _TorchEngine(self.model, self.threads)
 
     def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
         """Embed in batches of like length (least padding), and return the vectors in the order given."""
@@ -173,22 +176,22 @@ def _backend_for(model: str, backend: str) -> str:
         return "remote"
     if backend == "auto":
         return "openvino" if model == BUNDLED_EMBEDDER and find_spec("openvino") else "torch"
-    if backend == "openvino" and model != BUNDLED_EMBEDDER:
+    if backend in ("openvino", _INT8) and model != BUNDLED_EMBEDDER:
         raise EmbeddingError(f"embedder {model!r}: only {BUNDLED_EMBEDDER} runs on OpenVINO; set backend = 'torch'")
-    if backend not in ("openvino", "torch"):
-        raise EmbeddingError(f"embedding backend is {backend!r}, must be auto, openvino or torch")
+    if backend not in ("openvino", _INT8, "torch"):
+        raise EmbeddingError(f"embedding backend is {backend!r}, must be auto, openvino, openvino-int8 or torch")
     return backend
 
 
 class _OpenVinoEngine:
     """The bundled model on OpenVINO, its tokens by the `tokenizers` library."""
 
-    def __init__(self, model: str, threads: int | None) -> None:
+    def __init__(self, threads: int | None, int8: bool = False) -> None:
         folder = bundled_folder()
         self.dimension = _BUNDLED_DIMENSION
         self.weights_sha256 = _BUNDLED_SHA256
         self._tokenizer = _tokenizer(folder)
-        self._compiled = _compile(folder, threads)
+        self._compiled = _compile(folder, threads, int8)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of one batch."""
@@ -210,9 +213,9 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _compile(folder: Path, threads: int | None) -> Any:
+def _compile(folder: Path, threads: int | None, int8: bool) -> Any:
     openvino = quiet_openvino()
-    path = converted_model(folder, _BUNDLED_SHA256, check_bundled_weights)
+    path = converted_model(folder, _BUNDLED_SHA256, check_bundled_weights, int8=int8)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
     return openvino.Core().compile_model(str(path), "CPU", settings)
 
