@@ -11,7 +11,10 @@ import sys
 
 COMMANDS = (
     ("benchmarks/retrieval_quality.py", "tesla-model3", "--split", "all"),
-    ("benchmarks/retrieval_quality.py", "kubernetes-qa", "--split", "test"),
+    ("benchmarks/retrieval_quality.py", "kubernetes-qa", "--split", "test", "--presets"),
+    ("benchmarks/retrieval_speed.py", "--chunks", "100000"),
+    ("benchmarks/killed_indexing.py", "--kills", "100"),
+    ("benchmarks/abstention.py", "clapnq"),
     ("benchmarks/statistics_simulation.py", "--runs", "2000"),
     ("benchmarks/question_making.py", "precision"),
     ("benchmarks/question_making.py", "grounding"),

@@ -4,7 +4,8 @@
     python benchmarks/retrieval_quality.py kubernetes-qa --split test --presets
 
 Each question set is a folder with `docs/<stem>.md` and `questions.<split>.jsonl` (`questions.jsonl` for `all`), the
-right document of a question under `doc`. Indexes are kept in `--work`, so that a second run embeds nothing.
+right document of a question under `doc`. Indexes are kept in `--work`, so that a second run embeds nothing. Below
+each line stands the default's lead in nDCG@10 over it, with its 95 % interval over documents and p.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ block_torch()
 
 from haystack import Document  # noqa: E402 - after the block, so that Haystack does not import torch
 
+from comparison_app.statistics import paired_difference  # noqa: E402
 from data_prep.corpus import title_of  # noqa: E402
 from data_prep.questions import Evidence, Question  # noqa: E402
 from rag.config import PRESETS, RagConfig, index_file_name  # noqa: E402
 from rag.embedding import Embedder  # noqa: E402
-from rag.evaluation import evaluate_retrieval  # noqa: E402
+from rag.evaluation import evaluate_retrieval, retrieval_scores  # noqa: E402
 from rag.indexing import index_documents  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
 from rag.store import EmbeddedStore  # noqa: E402
@@ -67,8 +69,13 @@ def settings(with_presets: bool) -> dict[str, RagConfig]:
     return {**chosen, **{name: PRESETS[name] for name in PRESETS if name != "default"}} if with_presets else chosen
 
 
-def measure(config: RagConfig, documents: list[Document], questions: list[Question], work: Path) -> dict[str, float]:
-    """Index `documents` for `config`, ask all `questions`, and return the measures with seconds per query."""
+def measure(
+    config: RagConfig, documents: list[Document], questions: list[Question], work: Path
+) -> tuple[dict[str, float], list[float]]:
+    """Index `documents` for `config` and ask all `questions`.
+
+    Returns the measures, with seconds per query, and each question's nDCG@10.
+    """
     store = EmbeddedStore(work / index_file_name(config))
     embedder = Embedder.from_config(config)
     index_documents(documents, store, embedder, config)
@@ -77,7 +84,18 @@ def measure(config: RagConfig, documents: list[Document], questions: list[Questi
     started = time.perf_counter()
     found = search.retrieve_many([question.question for question in questions], top_k=max(50, config.top_k))
     seconds = (time.perf_counter() - started) / len(questions)
-    return {**evaluate_retrieval(questions, found), "seconds": seconds}
+    gains = [
+        retrieval_scores(question.evidence, chunks)["ndcg@10"]
+        for question, chunks in zip(questions, found, strict=True)
+    ]
+    return {**evaluate_retrieval(questions, found), "seconds": seconds}, gains
+
+
+def lead(default: list[float], other: list[float], questions: list[Question]) -> str:
+    """Return the default's lead over another configuration in words; questions of a document go together."""
+    found = paired_difference(default, other, [question.evidence[0].document for question in questions])
+    between = "" if found.low is None else f" ({found.low:.4f} to {found.high:.4f})"
+    return f"  default leads by {found.difference:.4f}{between}, p {found.p_value:.4f}"
 
 
 def main() -> int:
@@ -96,9 +114,13 @@ def main() -> int:
     print(f"{options.name} {options.split}: {len(documents)} documents, {len(questions)} questions")
     columns = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "seconds")
     print(f"{'':16}" + "".join(f"{column:>11}" for column in columns))
+    leads_over: list[float] = []
     for name, config in settings(options.presets).items():
-        row = measure(config, documents, questions, options.work / options.name)
+        row, gains = measure(config, documents, questions, options.work / options.name)
         print(f"{name:16}" + "".join(f"{row[column]:11.4f}" for column in columns), flush=True)
+        if leads_over:
+            print(lead(leads_over, gains, questions), flush=True)
+        leads_over = leads_over or gains
     return 0
 
 
