@@ -46,7 +46,7 @@ def scrape_files(
     profiles: Sequence[Profile] = (),
     progress: Progress | None = None,
 ) -> ScrapeReport:
-    """Convert the documents of folders and files into the corpus at `corpus_path`; `data_prep.convert` says which kinds.
+    """Convert the documents of folders and files into the corpus at `corpus_path` (see `data_prep.convert`).
 
     The corpus is made if it is not there; a document that was scraped before is replaced if it changed. A file that
     cannot be read is passed over with its reason and the rest goes on. Raises `CorpusError` if nothing could be read.

@@ -45,14 +45,14 @@ def _stated(text: str, url: str | None) -> Iterator[dict[str, Any]]:
         text, base_url=url, syntaxes=["json-ld", "microdata", "opengraph"], uniform=True, errors="ignore"
     )
     seen: set[str] = set()
-    for item in _products([*found["json-ld"], *found["microdata"]]):
+    for item in _products([*found.get("json-ld", []), *found.get("microdata", [])]):
         for row in _rows(item, url):
             sign = repr((row.get("title"), row.get("price"), row.get("id"), row.get("attributes")))
             if row.get("title") and sign not in seen:
                 seen.add(sign)
                 yield row
     if not seen:
-        yield from (row for item in found["opengraph"] if (row := _open_graph(item)) is not None)
+        yield from (graph for item in found.get("opengraph", []) if (graph := _open_graph(item)) is not None)
 
 
 def _products(items: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -118,7 +118,7 @@ def _inside(folder: str, href: str) -> str:
 
 
 def _xml(archive: Archive, name: str) -> Any:
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True, load_dtd=False)
     try:

@@ -185,7 +185,7 @@ def _limit_memory(memory_bytes: int) -> None:
 
 def _load() -> None:
     """Import what nearly every page needs, so that the first file's time is its own."""
-    import lxml.html  # noqa: F401
+    import lxml.html  # type: ignore[import-untyped]  # noqa: F401
     import trafilatura  # noqa: F401
 
 

@@ -182,7 +182,7 @@ def _code_lines(element: Element) -> str:
 
 def _walk(element: Element) -> list[str]:
     """Return the text of a code block piece by piece, line numbers left out and `<br>` as a line end."""
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     pieces: list[str] = []
     skipping: Element = None
@@ -252,7 +252,7 @@ def _title_element(element: Element) -> Element | None:
     for inner in list(element.iterdescendants())[:12]:
         if isinstance(inner.tag, str) and (classes(inner) & _ADMONITION_TITLES or inner.tag == "summary"):
             return inner
-    first = next(iter(children(element)), None)
+    first: Any = next(iter(children(element)), None)
     leads = first is not None and not (element.text or "").strip() and len(first.text_content()) < 60
     return first if leads and first.tag in {"h2", "h3", "h4", "h5", "h6"} else None
 

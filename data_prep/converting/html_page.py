@@ -52,7 +52,7 @@ def convert_html(text: str, fallback_title: str, *, url: str | None = None, own:
 
 def parse(text: str) -> Element:
     """Parse a page; raises `DataError` if there is no element in it or the nesting is deeper than 2,048."""
-    from lxml import etree, html
+    from lxml import etree, html  # type: ignore[import-untyped]
 
     parser = html.HTMLParser(huge_tree=True, remove_comments=True, remove_pis=True)
     body = _XML_DECLARATION.sub("", tidy_text(text))

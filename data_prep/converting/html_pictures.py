@@ -42,7 +42,7 @@ def put_back_pictures(body: Element, tree: Element) -> None:
 
 
 def _insert(body: Element, after: Element | None, image: Element, kept: str) -> None:
-    from lxml import html
+    from lxml import html  # type: ignore[import-untyped]
 
     figure = html.Element("figure")
     copied = html.Element("img", {name: value for name, value in image.items() if _plain_name(name)})

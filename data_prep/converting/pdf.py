@@ -149,7 +149,8 @@ class _Drawer:
     """Draws the pictures of pages with pdfium, which decodes every kind of them."""
 
     def __init__(self, data: bytes, kept: dict[str, bytes]) -> None:
-        self._data, self._kept, self._document = data, kept, None
+        self._data, self._kept = data, kept
+        self._document: Any = None
 
     def pictures(self, page: Any, number: int) -> list[Line]:
         """Return the pictures of a page as ready lines, and keep their bytes."""
@@ -182,7 +183,7 @@ class _Drawer:
         return Line("", box[0], box[2], box[1], box[3], 0.0, markdown=link)
 
     def _png(self, box: tuple[int, int, int, int], page: Any, number: int) -> bytes:
-        import pypdfium2
+        import pypdfium2  # type: ignore[import-untyped]
 
         if self._document is None:
             self._document = pypdfium2.PdfDocument(self._data)

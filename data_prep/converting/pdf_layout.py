@@ -62,8 +62,8 @@ def words_of(page: Any) -> list[Word]:
         text = _UNMAPPED.sub("", str(row["text"])).translate(_LIGATURES)
         if row["upright"] and 0 < row["size"] < 400 and text.strip():
             bold, mono = any(sign in font for sign in _BOLD), any(sign in font for sign in _MONO)
-            box = (float(row[name]) for name in ("x0", "x1", "top", "bottom", "size"))
-            found.append(Word(text, *box, bold, mono))
+            x0, x1, top, bottom, size = (float(row[name]) for name in ("x0", "x1", "top", "bottom", "size"))
+            found.append(Word(text, x0, x1, top, bottom, size, bold, mono))
     return found + _drawn_bullets(page, found)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import DataError
 
 if TYPE_CHECKING:
-    from lxml.cssselect import CSSSelector
+    from lxml.cssselect import CSSSelector  # type: ignore[import-untyped]
 
 BUNDLED = Path(__file__).with_name("profiles.toml")
 _LISTS = ("detect", "content", "drop", "note")
@@ -72,7 +72,7 @@ def matching(tree: Any, own: Sequence[Profile] = ()) -> Profile | None:
 
 
 def _faults(place: int, row: dict[str, Any]) -> list[str]:
-    from lxml.cssselect import CSSSelector
+    from lxml.cssselect import CSSSelector  # type: ignore[import-untyped]
 
     faults = [f"profile {place}: unknown key {key!r}" for key in row.keys() - {"name", *_LISTS}]
     faults += [f"profile {place}: {key} is missing" for key in ("name", "detect", "content") if not row.get(key)]
@@ -91,6 +91,6 @@ def _faults(place: int, row: dict[str, Any]) -> list[str]:
 
 @cache
 def _compiled(selectors: tuple[str, ...]) -> tuple[CSSSelector, ...]:
-    from lxml.cssselect import CSSSelector
+    from lxml.cssselect import CSSSelector  # type: ignore[import-untyped]
 
     return tuple(CSSSelector(selector, translator="html") for selector in selectors)

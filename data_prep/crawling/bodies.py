@@ -86,7 +86,7 @@ def sitemap_entries(data: bytes, limit: int) -> tuple[list[str], list[str]]:
     """Return the pages and the further sitemaps that a sitemap (XML, packed XML, or lines of text) names."""
     if data[:2] == b"\x1f\x8b":
         data = unpacked(data, "gzip", limit)
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True, load_dtd=False)
     try:

@@ -15,7 +15,7 @@ refused: set[str] = set()
 """Hosts whose addresses were refused in this process: the error that reaches the spider does not say so."""
 
 
-class CheckingResolver(CachingThreadedResolver):
+class CheckingResolver(CachingThreadedResolver):  # type: ignore[misc]
     """Scrapy's resolver, with every answer refused that is not on the public internet."""
 
     def getHostByName(self, name: str, timeout: Any = ()) -> Any:  # noqa: N802

@@ -1,0 +1,191 @@
+"""Crawls of a real local site: what is fetched, what is refused, what survives being killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.crawl import CrawlConfig, crawl, take_pages
+from data_prep.crawling.addresses import clean, default_prefix, is_public, literal_address
+from data_prep.crawling.bodies import page_links, sitemap_entries, unpacked
+from data_prep.crawling.frontier import Frontier
+from data_prep.errors import DataError
+from data_prep.intake import Intake
+from tests.data_prep.site_server import Site, site
+
+
+def _config(server: Site, folder: Path, start: str = "/docs/index.html", **options: object) -> CrawlConfig:
+    values: dict[str, object] = {"delay": 0.0, "backoff": 0.1, "allow_private": True, "max_bytes": 300_000, **options}
+    return CrawlConfig(start=f"{server.url}{start}", folder=folder, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_site_becomes_a_corpus_and_is_asked_only_for_what_changed(tmp_path: Path) -> None:
+    """Pages, a PDF and a picture come in; loops, forbidden, cut, large and missing pages are told with their reason."""
+    with site() as server:
+        config = _config(server, tmp_path / "crawl")
+        crawl(config)
+        intake = Intake(tmp_path / "corpus")
+        take_pages(intake, config)
+        report = intake.finish("site", language="en")
+        assert sorted(report.added) == ["a", "b.html-x-1", "deep", "index", "manual", "slow-start", "target"]
+        reasons = {url.removeprefix(f"{server.url}/docs/"): reason for url, reason in report.skipped.items()}
+        assert "robots.txt forbids" in reasons["secret/x.html"]
+        assert "loop" in reasons["loop2.html"]
+        assert "redirects to" in reasons["moved.html"]
+        assert "cut off" in reasons["cut.html"]
+        assert "larger than 0 MB" in reasons["big.html"]
+        assert "404" in reasons["gone.html"]
+        assert "/docs/secret/x.html" not in server.asked
+        assert "/outside.html" not in server.asked
+        assert "/docs/film.mp4" not in server.asked
+        assert server.asked["/docs/slow-start.html"] == 3
+        assert all("rag-vs-finetune" in agent for agent in server.agents)
+        text = (tmp_path / "corpus" / "documents" / "a.md").read_text(encoding="utf-8")
+        assert "![The pump](../assets/" in text
+        assert len(list((tmp_path / "corpus" / "assets").iterdir())) == 1
+
+        server.pages["/docs/deep.html"] = ("text/html", b"<html><body><h1>Deeper</h1><p>New words.</p></body></html>")
+        before, server.asked = server.unchanged, type(server.asked)()
+        crawl(config)
+        assert server.unchanged - before >= 5
+        again = Intake(tmp_path / "corpus")
+        take_pages(again, config)
+        assert again.finish("site", language="en").changed == ["deep"]
+
+
+@pytest.mark.slow
+def test_a_killed_crawl_goes_on_where_it_was(tmp_path: Path) -> None:
+    """After SIGKILL every page is there, and at most those under way were asked for twice."""
+    with site() as server:
+        links = "".join(f'<a href="p{number}.html">{number}</a>' for number in range(30))
+        server.pages["/many/index.html"] = ("text/html", f"<html><body><p>Start</p>{links}</body></html>".encode())
+        for number in range(30):
+            page = f"<html><body><p>Page {number}</p></body></html>".encode()
+            server.pages[f"/many/p{number}.html"] = ("text/html", page)
+        server.pause = 0.1
+        config = _config(server, tmp_path / "crawl", "/many/index.html", concurrency=2)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "data_prep.crawling.process"], stdin=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        process.stdin.write(config.to_json() + "\n")
+        process.stdin.flush()
+        end = time.monotonic() + 60
+        while server.asked.total() < 12 and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdin.close()
+        with Frontier(config.folder) as frontier:
+            done = frontier.counts().get(("page", "done"), 0)
+            assert 0 < done < 31
+        server.pause = 0.0
+        crawl(config)
+        with Frontier(config.folder) as frontier:
+            assert frontier.counts() == {("page", "done"): 31}
+            assert sum(count > 1 for count in frontier.requests().values()) <= 4
+
+
+@pytest.mark.slow
+def test_a_sitemap_gives_the_pages_and_the_budget_holds(tmp_path: Path) -> None:
+    """A packed sitemap in an index; pages outside the prefix stay out; the budget leaves the rest waiting."""
+    with site() as server:
+        config = _config(server, tmp_path / "c", "/sitemap.xml", prefix=f"{server.url}/docs/", max_pages=1, max_depth=0)
+        crawl(config)
+        with Frontier(config.folder) as frontier:
+            assert frontier.counts()["page", "done"] == 1
+            assert frontier.counts()["page", "waiting"] == 1
+        assert "/outside.html" not in server.asked
+
+
+@pytest.mark.slow
+def test_private_addresses_are_refused(tmp_path: Path) -> None:
+    """Neither a number nor a name that resolves to this machine is asked, unless that is allowed."""
+    with site() as server:
+        port = server.url.rsplit(":", 1)[1]
+        for place, host in enumerate(("127.0.0.1", "localhost")):
+            config = CrawlConfig(f"http://{host}:{port}/docs/", tmp_path / str(place), delay=0.0)
+            crawl(config)
+            with Frontier(config.folder) as frontier:
+                row = next(frontier.rows())
+                assert row.state == "skipped"
+                assert "private" in (row.reason or "")
+        assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True), ("2001:4860:4860::8888", True), ("127.0.0.1", False), ("10.1.2.3", False),
+        ("192.168.0.1", False),
+        ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False),
+        ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::a00:1", False),
+        ("2002:7f00:1::", False), ("no address", False),
+    ],
+)  # fmt: skip
+def test_public_addresses_are_told_from_private_ones(address: str, public: bool) -> None:
+    """Also those that an IPv6 address carries inside."""
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("../b.html#part", "https://docs.example/b.html"),
+        ("?b=2&a=1", "https://docs.example/a/x.html?a=1&b=2"),
+        ("ftp://docs.example/x", None), ("file:///etc/passwd", None), ("javascript:x()", None), ("http://[", None),
+        ("https://user:secret@docs.example/", None), ("http://x:99999/", None), ("mailto:x@y", None),
+    ],
+)  # fmt: skip
+def test_links_become_one_form_or_none(link: str, expected: str | None) -> None:
+    """Only http and https, without fragment, without credentials."""
+    assert clean(link, "https://docs.example/a/x.html") == expected
+
+
+def test_the_folder_of_the_start_is_the_prefix() -> None:
+    """A page's neighbours belong to it, its parents do not; a host given as a number is recognised."""
+    assert default_prefix("https://x.example/docs/a.html") == "https://x.example/docs/"
+    assert literal_address("http://[::1]:80/") == "::1"
+    assert literal_address("http://docs.example/") is None
+
+
+def test_bodies_are_unpacked_strictly() -> None:
+    """A cut or damaged body is no page, nor is one that unpacks beyond the limit."""
+    import gzip
+
+    packed = gzip.compress(b"a" * 100_000)
+    assert unpacked(packed, "gzip", 200_000) == b"a" * 100_000
+    for data, encoding, reason in (
+        (packed[:-9], "gzip", "cut off"),
+        (b"no", "gzip", "damaged"),
+        (b"x", "br", "not asked"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            unpacked(data, encoding, 200_000)
+    with pytest.raises(DataError, match="more than"):
+        unpacked(packed, "gzip", 50_000)
+
+
+def test_links_that_a_page_asks_not_to_follow_are_left() -> None:
+    """`nofollow` of one link and of the page; a sitemap's entity is not resolved."""
+    page = '<html><body><a href="a.html">a</a><a rel="nofollow" href="b.html">b</a>'
+    page += '<iframe src="c.html"></iframe></body></html>'
+    assert page_links(page, "https://x.example/")[0] == ["https://x.example/a.html", "https://x.example/c.html"]
+    marked = page.replace("<html>", '<html><head><meta name="robots" content="noindex, nofollow"></head>')
+    assert page_links(marked, "https://x.example/")[0] == []
+    bomb = b'<!DOCTYPE x [<!ENTITY a "https://evil.example/">]><urlset><url><loc>&a;</loc></url></urlset>'
+    assert sitemap_entries(bomb, 10_000) == ([], [])
+
+
+def test_what_is_wrong_in_a_configuration_is_said_at_once(tmp_path: Path) -> None:
+    """Every fault in one message."""
+    with pytest.raises(DataError) as caught:
+        CrawlConfig("ftp://x.example", tmp_path, max_pages=0, delay=-1)
+    for part in ("no http", "max_pages", "delay"):
+        assert part in str(caught.value)
