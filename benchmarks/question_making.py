@@ -185,8 +185,9 @@ def _grounding(arguments: argparse.Namespace) -> dict[str, Any]:
     pages = sorted({draft.document for draft in kept})
     unseen = frozenset(random.Random(0).sample(pages, len(pages) // 5))
     facts = [draft.fact() for draft in kept]
-    splits = split_facts(facts, SplitPlan(unseen, subsets=(60, 120, 250)))
-    shared = leakage(splits.train, splits.test)
+    splits = split_facts(facts, SplitPlan(unseen))
+    together = split_facts(facts, SplitPlan(unseen, together=True))
+    shared, less = leakage(splits.train, splits.test), leakage(together.train, together.test)
     return {
         "pairs": len(rows),
         "stay": report.kept,
@@ -198,6 +199,8 @@ def _grounding(arguments: argparse.Namespace) -> dict[str, Any]:
         "subsets": {name: len(names) for name, names in splits.subsets.items()},
         "leaks in test": shared.counts,
         "meant": shared.meant,
+        "leaks in test, facts that are nearly one kept together": less.counts,
+        "trained facts then": len({question.fact for question in together.train}),
     }
 
 

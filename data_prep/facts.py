@@ -61,6 +61,7 @@ class SplitPlan:
     `trained_share` is trained (every page keeps one that is), the rest is asked as `trained-page`. `repeated` trained
     wordings stand in test as `trained`. `subsets` are the sizes, in answerable facts, of nested subsets of the trained
     ones (a quarter and a half of them if all sizes are too large); each holds a third as many unanswerable ones.
+    `together` keeps facts of a page that are nearly one (`fact_groups`) on one side of every cut.
     """
 
     unseen_documents: frozenset[str]
@@ -72,6 +73,7 @@ class SplitPlan:
     repeated: int = 120
     subsets: tuple[int, ...] = (60, 120, 250)
     seed: int = 0
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,32 @@ def _split_pages(pages: dict[str, list[Fact]], plan: SplitPlan, splits: Splits) 
         elif page in plan.dev_documents:
             splits.dev.extend(fact.question(fact.wordings[0], "w1", "unseen-page") for fact in group)
         else:
-            count = max(1, round(plan.trained_share * len(group)))
-            in_dev = round(plan.dev_share * (len(group) - count))
+            group, kin = _ordered(group, plan)
+            count = _whole(kin, max(1, round(plan.trained_share * len(group))))
+            in_dev = _whole(kin[count:], round(plan.dev_share * (len(group) - count)))
             trained += group[:count]
             rest = [fact.question(fact.wordings[0], "w1", "trained-page") for fact in group[count:]]
             splits.dev.extend(rest[:in_dev])
             splits.test.extend(rest[in_dev:])
     return trained
+
+
+def _ordered(group: list[Fact], plan: SplitPlan) -> tuple[list[Fact], list[int]]:
+    """Return the facts of a page, those that belong together side by side, and the group that each is of."""
+    if not plan.together:
+        return group, list(range(len(group)))
+    from data_prep.fact_groups import fact_groups
+
+    kin = fact_groups(group)
+    ordered = sorted(group, key=lambda fact: kin[fact.id])
+    return ordered, [kin[fact.id] for fact in ordered]
+
+
+def _whole(kin: Sequence[int], count: int) -> int:
+    """Return `count`, or as many more as it takes to cut no group in two."""
+    while 0 < count < len(kin) and kin[count] == kin[count - 1]:
+        count += 1
+    return count
 
 
 def _split_trained(trained: Sequence[Fact], plan: SplitPlan, splits: Splits) -> None:

@@ -124,7 +124,15 @@ def run_split(arguments: argparse.Namespace) -> int:
     pages = sorted({document for fact in facts for document in fact.documents} - new)
     unseen, dev = _unseen(arguments, pages)
     subsets = _sizes(arguments.subsets)
-    plan = SplitPlan(unseen, dev, frozenset(new), trained_share=arguments.trained, subsets=subsets, seed=arguments.seed)
+    plan = SplitPlan(
+        unseen,
+        dev,
+        frozenset(new),
+        trained_share=arguments.trained,
+        subsets=subsets,
+        seed=arguments.seed,
+        together=arguments.together,
+    )
     splits = split_facts(facts, plan)
     write_splits(folder, splits)
     counts = {
@@ -139,6 +147,10 @@ def run_split(arguments: argparse.Namespace) -> int:
     rows = [(name, slice_, count) for name, slices in counts.items() for slice_, count in sorted(slices.items())]
     print_table(f"{len(facts)} facts of {corpus.name}", ["split", "slice", "questions"], rows, numbers_from=2)
     _show_leakage(report)
+    if not arguments.together and any(
+        found["leaks"]["near"] + found["leaks"]["same-evidence"] for found in report.values()
+    ):
+        console().print("--together keeps facts that share evidence or wording in one split")
     return 0
 
 

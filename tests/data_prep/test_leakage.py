@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.corpus import load_corpus
@@ -99,3 +100,15 @@ def test_every_split_gets_unanswerable_questions_and_small_corpora_nested_subset
     small, large = sorted(splits.subsets, key=int)
     assert set(splits.subsets[small]) < set(splits.subsets[large])
     assert any(name.startswith("n") for name in splits.subsets[large])
+
+
+def test_facts_that_are_nearly_one_stay_together_on_request() -> None:
+    """Three wordings of one sentence land on one side; without the wish they may be cut apart."""
+    facts = [_fact(f"f{number}", "page") for number in range(12)]
+    spans = [(number // 3 * 100, number // 3 * 100 + 50) for number in range(12)]
+    facts = [replace(fact, evidence=(Evidence("page", *span),)) for fact, span in zip(facts, spans, strict=True)]
+    together = split_facts(facts, SplitPlan(frozenset(), trained_share=0.5, together=True))
+    assert leakage(together.train, together.test).counts["same-evidence"] == 0
+    assert len({question.fact for question in together.train}) == 6
+    apart = split_facts(facts, SplitPlan(frozenset(), trained_share=0.5))
+    assert leakage(apart.train, apart.test).counts["same-evidence"] > 0
