@@ -119,8 +119,8 @@ def _standing(
         cast = sum({arm, arms[above]} == set(vote.arms) for vote in votes)
         needed = votes_needed(expected_score(float(points[above] - points[order[rank]])), cast)
     losses = len(mine) - wins - ties
-    shown = interval if len(mine) >= FEWEST else (None, None)
-    return Standing(arm, float(points[order[rank]]), *shown, len(mine), wins, losses, ties, needed)
+    low, high = interval if len(mine) >= FEWEST else (None, None)
+    return Standing(arm, float(points[order[rank]]), low, high, len(mine), wins, losses, ties, needed)
 
 
 def expected_score(points_ahead: float) -> float:

@@ -114,7 +114,7 @@ def show(asking: Asking, corpus: Corpus) -> None:
     stop_place = stop.empty()
     if not asking.done:
         stop_place.button(
-            "Stop", icon=":material/stop_circle:", width="stretch", on_click=asking.stop, shortcut="Escape"
+            "Stop", icon=":material/stop_circle:", width="stretch", on_click=asking.stop, shortcut="Escape", key="stop"
         )
     places: list[object] = [column.empty() for column in st.columns(len(asking.arms))]
     for number in range(len(places)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from markupsafe import Markup
@@ -93,7 +94,7 @@ def running(job: Job) -> None:
         st.rerun()
         return
     rows = progress(job)
-    last = rows[-1] if rows else {"stage": "loading"}
+    last: dict[str, Any] = rows[-1] if rows else {"stage": "loading"}
     with st.container(border=True):
         head, stop = st.columns([5, 1], vertical_alignment="center")
         head.markdown(f"**{job.title}**")

@@ -65,7 +65,7 @@ def running(job: Job) -> None:
     steps = [row for row in progress(job) if "step" in row]
     head, stop = st.columns([5, 1], vertical_alignment="center")
     head.subheader(f"Training {job.title}", anchor=False)
-    if stop.button("Stop", icon=":material/stop_circle:", width="stretch"):
+    if stop.button("Stop", icon=":material/stop_circle:", width="stretch", key="stop-training"):
         session.jobs().stop(job)
         st.toast("Stopping after this step; it can be resumed.")
     if not steps:
@@ -80,7 +80,7 @@ def running(job: Job) -> None:
 
 def curve(steps: list[dict[str, Any]]) -> None:
     """Draw the loss."""
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
 
     thinned = steps[:: max(1, len(steps) // 400)]
     data = pd.DataFrame({"step": [row["step"] for row in thinned], "loss": [row["loss"] for row in thinned]})

@@ -39,7 +39,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("app")
     lamp = write_small_corpus(folder / "workspace" / "corpora" / "lamp")
     (lamp / "documents" / "hostile.md").write_text(f"# Hostile page\n\nThe hostile gadget weighs 77 grams. {HOSTILE}\n")
-    with slow_model(SLOW_WORDS, 0.4) as address:
+    with slow_model(SLOW_WORDS, 0.8) as address:
         experiment = folder / "arms.toml"
         experiment.write_text(
             'name = "arms"\ncorpus = "lamp"\n'
@@ -92,7 +92,9 @@ def _until(page: Page, text: str | re.Pattern[str]) -> None:
     try:
         page.get_by_text(text).first.wait_for(timeout=LONG)
     except Error as error:
-        raise AssertionError(f"{text} never stood on the page:\n{page.locator('[data-testid=stMain]').inner_text()[-2000:]}") from error
+        raise AssertionError(
+            f"{text} never stood on the page:\n{page.locator('[data-testid=stMain]').inner_text()[-2000:]}"
+        ) from error
 
 
 def _picture(page: Page, name: str) -> None:
@@ -110,7 +112,6 @@ def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, 
     assert "tonight" not in _card(page, "slow")
     _until(page, re.compile("Charge the lamp for 4 hours"))
     _until(page, re.compile("NO_KEY is not set"))
-    assert "tonight" not in _card(page, "slow")
     page.reload()
     _until(page, re.compile("Charge the lamp for 4 hours"))
     assert "a=" in page.url
@@ -126,7 +127,7 @@ def test_stopped_and_asked_again(page: Page, app: str) -> None:
     """Escape stops the slow arm at once; the next question is answered."""
     page.goto(f"{app}/?arms=slow&q=Why%20is%20it%20dark%3F")
     _until(page, re.compile("wants four"))
-    page.get_by_role("button", name="Stop").last.click()
+    page.locator(".st-key-stop button").click()
     _until(page, "Stopped here.")
     assert "tonight" not in _card(page, "slow")
     page.goto(f"{app}/?arms=quotes&q=How%20many%20brightness%20levels%20does%20the%20lamp%20have%3F")
@@ -203,7 +204,7 @@ def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -
     page.get_by_role("button", name="Start training").click()
     _until(page, re.compile(r"Step \d+ of"))
     _picture(page, "train")
-    page.get_by_role("button", name="Stop").last.click()
+    page.locator(".st-key-stop-training button").click()
     _until(page, re.compile("lamp-pocket-live: stopped"))
     page.get_by_text("lamp-pocket-live: stopped").click()
     page.get_by_role("button", name="Resume").wait_for()
