@@ -1,0 +1,60 @@
+"""What arms cost: to set up, to answer, to stay fresh, and from where one is cheaper than another."""
+
+from __future__ import annotations
+
+import pytest
+
+from comparison_app.costs import ArmCost, SetupTimes, arm_cost, break_evens, learning
+from comparison_app.experiment import ArmSpec
+from comparison_app.predictions import Prediction
+from comparison_app.verdict import recommendation
+from tests.comparison_app.test_summary import PREDICTIONS, _evaluate
+
+TUNED = ArmSpec("t", "finetuned", adapter="a")
+READER = ArmSpec("r", "rag")
+
+
+def test_training_is_paid_at_the_training_machines_price() -> None:
+    """An hour of training at 2.00 and half an hour of indexing at 0.10."""
+    setup = SetupTimes(training_seconds=3600, indexing_seconds=1800)
+    answers = [Prediction("q", "t", "x", seconds=36.0)] * 2
+    cost = arm_cost(answers, TUNED, 1.5, setup, machine_price=0.10, currency="EUR", training_price=2.0)
+    assert cost.setup == pytest.approx(2.05)
+    assert cost.per_question == pytest.approx(0.001)
+    assert cost.per_correct == pytest.approx(0.002 / 1.5)
+    same = arm_cost(answers, TUNED, 1.5, setup, machine_price=0.10, currency="EUR")
+    assert same.setup == pytest.approx(0.15)
+
+
+def test_a_hundred_new_documents_are_indexed_again_or_trained_again() -> None:
+    """Eight took 0.8 s, so a hundred take 10 s; a closed-book arm is trained as long as before."""
+    indexed = learning(READER, SetupTimes(update_seconds=0.8, update_documents=8), 3.6, None)
+    assert indexed is not None
+    assert (indexed.how, indexed.seconds, indexed.cost) == ("re-indexing", pytest.approx(10), pytest.approx(0.01))
+    trained = learning(TUNED, SetupTimes(training_seconds=150), 3.6, 36.0)
+    assert trained is not None
+    assert (trained.how, trained.seconds, trained.cost) == ("training", 150, pytest.approx(1.5))
+    assert learning(READER, SetupTimes(update_seconds=0.8), 1.0, None) is None
+    assert learning(ArmSpec("b", "base"), SetupTimes(), 1.0, None) is None
+
+
+def test_break_evens_are_told_for_the_dearer_set_up() -> None:
+    """10 more to set up and 0.5 less a question: from the twentieth question on; the other way round never."""
+    costs = {"tuned": ArmCost(0.5, 0, 10, None, "EUR"), "plain": ArmCost(1.0, 0, 0, None, "EUR")}
+    assert break_evens(costs) == {"tuned": {"plain": 20}, "plain": {}}
+
+
+def test_the_recommendation_tells_cost_and_freshness() -> None:
+    """With the run's own figures, and without them where there are none."""
+    costs = {
+        arm: {"per_question": 0.0005, "currency": "EUR", "setup": 2.5, "update_documents": 8, "update_seconds": 0.84}
+        for arm in ("base", "finetuned", "rag", "finetuned-rag", "raft", "rag-extractive")
+    }
+    text = recommendation(_evaluate(PREDICTIONS), costs)
+    assert "0.5 EUR a thousand answers after 2.50 EUR to set it up" in text
+    assert "by re-indexing, without training (8 documents took 0.84 s)" in text
+    assert "EUR" not in recommendation(_evaluate(PREDICTIONS))
+    trained = dict.fromkeys(("paraphrase", "trained-page", "unseen-page", "new-document", "unanswerable"), 0.0)
+    tuned = _evaluate(PREDICTIONS, slice_weights=trained | {"trained": 1.0})
+    costs["finetuned"]["training_seconds"] = 150.0
+    assert "only by training (the last took 150 s)" in recommendation(tuned, costs)
