@@ -51,7 +51,7 @@ def write_experiment(
         raise ComparisonError("choose at least one arm, and at least one slice with questions")
     lines = [
         f"name = {json.dumps(name)}",
-        f"corpus = {json.dumps(str(corpus.path.resolve()))}",
+        f"corpus = {json.dumps(_corpus_name(workspace, corpus))}",
         f"primary_metric = {json.dumps(metric)}",
         f"new_documents = {json.dumps(sample.get('new-document', 0) > 0)}",
     ]
@@ -114,6 +114,15 @@ def _measured(workspace: Workspace) -> dict[tuple[bool, str], tuple[float, float
         except (VersusError, KeyError, TypeError):
             continue
     return known
+
+
+def _corpus_name(workspace: Workspace, corpus: Corpus) -> str:
+    """Return a corpus's name where it is found by it, else its path."""
+    try:
+        found = workspace.corpus(corpus.name).path.resolve() == corpus.path.resolve()
+    except VersusError:
+        found = False
+    return corpus.name if found else str(corpus.path.resolve())
 
 
 def _arm_lines(arm: ArmSpec) -> list[str]:

@@ -17,7 +17,7 @@ PAGES = Path(__file__).resolve().parent.parent / "web" / "app.py"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _THEME = {
     "theme.light.primaryColor": "#2f5fd0",
-    "theme.dark.primaryColor": "#7ea6ff",
+    "theme.dark.primaryColor": "#4a78ea",
     "theme.light.backgroundColor": "#ffffff",
     "theme.dark.backgroundColor": "#14161b",
     "theme.dark.secondaryBackgroundColor": "#20242c",
