@@ -50,10 +50,10 @@ def decode(data: bytes, declared: str | None = None) -> str:
         return data.decode(named[0], "replace")
     if (text := _utf8(data)) is not None:
         return text
-    for name in [*named, _guess(data), "cp1252"]:
-        if name and name != "utf-8":
+    for charset in [*named, _guess(data), "cp1252"]:
+        if charset and charset != "utf-8":
             try:
-                return data.decode("cp1252" if name in {"iso8859-1", "ascii"} else name)
+                return data.decode("cp1252" if charset in {"iso8859-1", "ascii"} else charset)
             except (UnicodeDecodeError, LookupError):
                 continue
     return data.decode("utf-8", "replace")

@@ -60,7 +60,7 @@ def _package(archive: Archive) -> str:
     name = next((root for root in roots if root in archive.names), None)
     if name is None:
         raise DataError("not an EPUB file: it names no package")
-    return name
+    return str(name)
 
 
 def _metadata(archive: Archive, package: str) -> str | None:

@@ -171,7 +171,8 @@ def _reply(request: dict[str, Any], pipe: Connection) -> dict[str, Any]:
 
 
 def _profile(row: dict[str, Any]) -> Profile:
-    return Profile(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Profile(**values)
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -32,7 +32,7 @@ _MAX_PICTURES = 5_000
 _MAX_SITEMAPS = 500
 
 
-class FrontierSpider(scrapy.Spider):
+class FrontierSpider(scrapy.Spider):  # type: ignore[misc]
     """Crawls what the frontier holds; Scrapy fetches, throttles and obeys robots.txt."""
 
     name = "versus"
@@ -50,13 +50,13 @@ class FrontierSpider(scrapy.Spider):
     @classmethod
     def from_crawler(cls, crawler: Any, *args: Any, **keywords: Any) -> FrontierSpider:
         """Make the spider; hears what robots.txt says of the pace."""
-        spider = super().from_crawler(crawler, *args, **keywords)
+        spider: FrontierSpider = super().from_crawler(crawler, *args, **keywords)
         crawler.signals.connect(spider.robots_parsed, signal=signals.robots_parsed)
         return spider
 
     def robots_parsed(self, robotparser: Any) -> None:
         """Take over the Crawl-delay that robots.txt asks of us."""
-        inner = getattr(robotparser, "rp", None)
+        inner: Any = getattr(robotparser, "rp", None)
         wanted = inner.crawl_delay(self._config.robot_name) if hasattr(inner, "crawl_delay") else None
         self._crawl_delay = max(self._crawl_delay, min(float(wanted or 0), 60.0))
 

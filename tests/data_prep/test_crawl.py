@@ -106,10 +106,18 @@ def test_a_sitemap_gives_the_pages_and_the_budget_holds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_private_addresses_are_refused(tmp_path: Path) -> None:
-    """Neither a number nor a name that resolves to this machine is asked, unless that is allowed."""
+    """Neither a number, in whatever notation, nor a name that resolves to this machine is asked."""
+    from scrapy import Request
+    from scrapy.exceptions import IgnoreRequest
+
+    from data_prep.crawling.resolving import PrivateAddressMiddleware
+
+    for url in ("http://127.0.0.1/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/latest"):
+        with pytest.raises(IgnoreRequest, match="private"):
+            PrivateAddressMiddleware().process_request(Request(url))
     with site() as server:
         port = server.url.rsplit(":", 1)[1]
-        for place, host in enumerate(("127.0.0.1", "localhost")):
+        for place, host in enumerate(("2130706433", "localhost")):
             config = CrawlConfig(f"http://{host}:{port}/docs/", tmp_path / str(place), delay=0.0)
             crawl(config)
             with Frontier(config.folder) as frontier:
