@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from comparison_app.comparison import Comparison
+from comparison_app.cli import main
 from comparison_app.directions import (
     CONTEXT,
     HOLDS,
@@ -218,8 +218,10 @@ def _silent(label: str) -> Iterator[Callable[[Any], None]]:
 
 
 @pytest.mark.slow
-def test_adapters_are_trained_once_and_again_only_if_something_changed(small_corpus: Path, tmp_path: Path) -> None:
-    """The run record tells the wordings and what was forgotten; the comparison reads them; a change trains anew."""
+def test_adapters_are_trained_once_and_again_only_if_something_changed(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run record tells the wordings and what was forgotten; the command reports them; a change trains anew."""
     model = save_pocket_like(tmp_path / "model", positions=256)
     (tmp_path / "tiny.toml").write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 2\nbatch_size = 4\n')
     workspace, corpus = Workspace(tmp_path / "workspace"), load_corpus(small_corpus)
@@ -243,12 +245,17 @@ def test_adapters_are_trained_once_and_again_only_if_something_changed(small_cor
     assert read_run_record(workspace.adapters / "tiny") == made
     path = tmp_path / "e.toml"
     path.write_text(
-        f'name = "e"\ncorpus = "{small_corpus}"\nsample = {{unseen-page = 2}}\n'
+        f'name = "e"\ncorpus = "{small_corpus}"\nsample = {{unseen-page = 2}}\ndirections = true\nlatency_probe = 0\n'
+        f'[[training]]\nadapter = "tiny"\nrecipe = "{tmp_path / "tiny.toml"}"\nwordings = 1\n'
         f'[[arms]]\nname = "t"\nkind = "finetuned"\nmodel = "{model}"\nadapter = "tiny"\n'
+        '[[arms]]\nname = "q"\nkind = "rag-extractive"\n'
     )
-    facts = Comparison.prepare(path, workspace)._provenance()["adapters"]["tiny"]
-    assert facts["wordings"] == 1
-    assert json.loads(json.dumps(facts))["forgetting"]["questions"] == 50
+    assert main(["compare", str(path), "--workspace", str(workspace.path), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [item["outcome"] for item in summary["directions"]] == [UNTESTED] * 5
+    assert [(row["adapter"], row["wordings"], row["steps"]) for row in summary["forgetting"]] == [("tiny", 1, 2)]
+    assert 0 <= summary["forgetting"][0]["after"] <= 1
+    assert read_run_record(workspace.adapters / "tiny") == made
     changed = {**data, "training": [{**data["training"][0], "wordings": 2}]}  # type: ignore[index]
 
     class AgainError(Exception):
