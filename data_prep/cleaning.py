@@ -49,7 +49,7 @@ class CleaningConfig:
 
     A block is boilerplate if it stands in `boilerplate_share` of the documents, and in `boilerplate_documents` at
     least; it is taken out where nothing of the page's own stands between it and the page's top or end. Two documents
-    are near-duplicates from `duplicate_share` of common word triples on, if all their numbers are the same. Documents
+    are near-duplicates from `duplicate_share` of common word triples on, if title and numbers are the same. Documents
     in other languages than `languages` are left out (empty: all stay). `personal_data` removes phone numbers, e-mail
     addresses and links; national numbers are read as those of `regions` (ISO 3166).
     """
@@ -75,9 +75,9 @@ class CleaningReport:
     """What cleaning did.
 
     `boilerplate` maps each block that was taken out to the number of documents it was taken out of. `duplicates` names
-    what was left out and the document it repeats; `variants` are pairs as alike, but with other numbers: both stay.
-    `languages` is the language of each document (None: too short to tell), `dropped` every document that does not stay,
-    with its reason, and `personal` counts what was removed by kind.
+    what was left out and the document it repeats; `variants` are pairs as alike with another title or other numbers:
+    both stay. `languages` is the language of each document (None: too short to tell), `dropped` every document that
+    does not stay, with its reason, and `personal` counts what was removed by kind.
     """
 
     documents: int = 0
@@ -147,8 +147,8 @@ class Survey:
             kept=kept,
             changed=changed,
             boilerplate=dict(boilerplate),
-            duplicates=[pair for pair in self.duplicates if pair.same_numbers],
-            variants=[pair for pair in self.duplicates if not pair.same_numbers],
+            duplicates=[pair for pair in self.duplicates if pair.repeats],
+            variants=[pair for pair in self.duplicates if not pair.repeats],
             languages=dict(self.languages),
             dropped=dict(self.dropped),
             personal=dict(personal),
@@ -174,7 +174,7 @@ def survey_documents(documents: Iterable[tuple[str, str]], config: CleaningConfi
         elif config.duplicate_share <= 1:
             finder.add(name, mended)
     for pair in finder.pairs:
-        if pair.same_numbers:
+        if pair.repeats:
             dropped.setdefault(pair.document, f"nearly the same as {pair.of} ({pair.share:.2f})")
     return Survey(config, blocks.documents, blocks.repeated(config), tuple(finder.pairs), languages, dropped)
 

@@ -17,12 +17,22 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """`document` repeats `of`, which came first; `share` is the estimated Jaccard index of their word triples."""
+    """`document` is like `of`, which came first; `share` is the estimated Jaccard index of their word triples.
+
+    Reference pages of one make (two commands with the same options) are as alike as copies are. Only a page with the
+    same title and the same numbers `repeats` the other; else both say something of their own.
+    """
 
     document: str
     of: str
     share: float
+    same_title: bool
     same_numbers: bool
+
+    @property
+    def repeats(self) -> bool:
+        """Whether nothing is lost with the second of the two."""
+        return self.same_title and self.same_numbers
 
 
 def shingles(text: str) -> set[str]:
@@ -51,21 +61,30 @@ class DuplicateFinder:
         self.pairs: list[NearDuplicate] = []
         self._index = MinHashLSH(threshold=min(share, 0.99), num_perm=PERMUTATIONS) if share <= 1 else None
         self._sketches: dict[str, MinHash] = {}
+        self._titles: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
 
     def add(self, name: str, text: str) -> None:
         """Compare a text with those before it, and remember it unless it repeats one of them."""
         if self._index is None:
             return
-        made, numbers = sketch(text), hash(tuple(sorted(set(_NUMBER.findall(text)))))
+        made, title = sketch(text), title_line(text)
+        numbers = hash(tuple(sorted(set(_NUMBER.findall(text)))))
         alike = [(other, made.jaccard(self._sketches[other])) for other in sorted(self._index.query(made))]
         found = [
-            NearDuplicate(name, other, round(float(share), 3), numbers == self._numbers[other])
+            NearDuplicate(
+                name, other, round(float(share), 3), title == self._titles[other], numbers == self._numbers[other]
+            )
             for other, share in alike
             if share >= self.share
         ]
         if found:
-            self.pairs.append(max(found, key=lambda pair: (pair.same_numbers, pair.share)))
-        if not any(pair.same_numbers for pair in found):
+            self.pairs.append(max(found, key=lambda pair: (pair.repeats, pair.share)))
+        if not any(pair.repeats for pair in found):
             self._index.insert(name, made)
-            self._sketches[name], self._numbers[name] = made, numbers
+            self._sketches[name], self._titles[name], self._numbers[name] = made, title, numbers
+
+
+def title_line(text: str) -> str:
+    """Return a text's first line that holds a word, without heading marks and in small letters."""
+    return next((line.strip(" #*\t").casefold() for line in text.splitlines() if _WORD.search(line)), "")

@@ -61,15 +61,16 @@ def test_a_few_pages_have_no_boilerplate() -> None:
     assert cleaned == pages
 
 
-def test_near_duplicates_go_unless_their_numbers_differ() -> None:
-    """A copy with one word changed goes; a regional variant with another number stays, and is told."""
+def test_near_duplicates_go_unless_title_or_numbers_differ() -> None:
+    """A copy with one word changed goes; a variant with another number or another title stays, and is told."""
     text = "# Tyres\n\n" + " ".join(f"The {one} stands by the {two}." for one in SUBJECTS for two in SUBJECTS)
     base = text + " Inflate them to 2 bar and check them when they are cold, before a long drive, every month."
     documents = {"a": base, "b": base.replace("cold", "cool"), "c": base.replace("2 bar", "3 bar")}
+    documents["d"] = base.replace("# Tyres", "# Winter tyres")
     cleaned, report = clean_documents(documents)
-    assert set(cleaned) == {"a", "c"}
+    assert set(cleaned) == {"a", "c", "d"}
     assert [(pair.document, pair.of) for pair in report.duplicates] == [("b", "a")]
-    assert [(pair.document, pair.of) for pair in report.variants] == [("c", "a")]
+    assert [(pair.document, pair.of) for pair in report.variants] == [("c", "a"), ("d", "a")]
     assert "nearly the same as a" in report.dropped["b"]
 
 
