@@ -176,7 +176,8 @@ def _priced(spec: ArmSpec, count: int, found: Mapping[str, Any] | None, asked: i
         read, written = found["tokens"]["prompt"] / asked, found["tokens"]["completion"] / asked
     else:
         read, written = float(_prompt_tokens(spec)), float(spec.max_new_tokens)
-    return count * (read * (spec.input_price or 0.0) + written * (spec.output_price or 0.0)) / 1e6
+    money: float = read * (spec.input_price or 0.0) + written * (spec.output_price or 0.0)
+    return count * money / 1e6
 
 
 def _prompt_tokens(spec: ArmSpec) -> int:

@@ -73,7 +73,8 @@ class RayPool:
         import ray
 
         waiting = list(reversed(batches))
-        idle, busy = list(self._workers), {}
+        idle = list(self._workers)
+        busy: dict[Any, tuple[Any, str, tuple[Question, ...]]] = {}
         while waiting or busy:
             while idle and waiting:
                 worker, (arm, questions) = idle.pop(), waiting.pop()

@@ -24,7 +24,10 @@ def chat_server(
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            except ValueError:  # the client was killed while it was sending
+                return
             with lock:
                 seen.append({"body": body, "key": self.headers.get("Authorization")})
                 busy = len(seen) <= failures
