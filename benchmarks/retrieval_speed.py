@@ -150,10 +150,10 @@ def langchain_side(documents: list[Document], vectors: Vectors, embedder: Embedd
 
     class Same(Embeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            return embedder.embed_documents(texts).tolist()
+            return [vector.tolist() for vector in embedder.embed_documents(texts)]
 
         def embed_query(self, text: str) -> list[float]:
-            return embedder.embed_queries([text])[0].tolist()
+            return [float(value) for value in embedder.embed_queries([text])[0]]
 
     texts, metas = [d.content or "" for d in documents], [{"id": d.id} for d in documents]
     lexical = BM25Retriever.from_texts(texts, metadatas=metas, k=10)
