@@ -172,7 +172,7 @@ def page(rates: Rates, command: str) -> str:
         "",
         "| rate | per chunk |",
         "|---|---:|",
-        f"| SQLite: text, metadata, vector | {rates.sqlite_bytes:,.0f} bytes |",
+        f"| SQLite: text, metadata, vectors | {rates.sqlite_bytes:,.0f} bytes |",
         f"| derived files (vectors, BM25) | {rates.derived_bytes:,.0f} bytes |",
         f"| memory of a searching process | {rates.memory_bytes:,.0f} bytes |",
         f"| cutting and indexing, without embedding | {1000 * rates.index_seconds:.2f} ms of CPU |",

@@ -79,4 +79,4 @@ def _shared(chunk: Document, evidence: Evidence) -> int:
         return 0
     if evidence.start is None or evidence.end is None:
         return len(chunk.content or "")
-    return max(0, min(chunk.meta["end"], evidence.end) - max(chunk.meta["start"], evidence.start))
+    return max(0, min(int(chunk.meta["end"]), evidence.end) - max(int(chunk.meta["start"]), evidence.start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rag.embedding import Embedder
 from rag.errors import IndexMismatch
 from rag.lexical import Tokenizer
 from rag.milvus import MilvusStore, analysed, incoming
-from rag.retrieval import fuse
+from rag.retrieval import fuse, supported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,8 @@ Hit = dict[str, Any]
 class MilvusSearch:
     """Searches one Milvus index; the counterpart of `HybridSearch`.
 
-    A chunk that only the dense stage found counts as 0 for BM25, since Milvus scores no chunk that it does not return.
+    Two differences: chunks are embedded whole, whatever `sentence_vectors` says, and BM25 is of words; a chunk that
+    only the dense stage found counts as 0 for BM25, since Milvus scores no chunk that it does not return.
     """
 
     def __init__(self, store: MilvusStore, embedder: Embedder, config: RagConfig | None = None) -> None:
@@ -119,7 +121,9 @@ class MilvusSearch:
         bm25 = np.array([shared.get(identity, 0.0) for identity in hits], dtype=np.float32)
         matrix = np.array([entity["vector"] for entity in hits.values()], dtype=np.float32)
         cosines = matrix @ vector if vector is not None else np.zeros(len(hits), dtype=np.float32)
-        fused = fuse(cosines, bm25, self.config)
+        names = [json.loads(entity["meta_json"]).get("document", identity) for identity, entity in hits.items()]
+        documents = np.unique(np.array(names), return_inverse=True)[1].astype(np.uint64)
+        fused = supported(fuse(cosines, bm25, self.config), documents, self.config)
         ids = list(hits)
         order = sorted(range(len(ids)), key=lambda place: (-fused[place], ids[place]))
         return [

@@ -23,7 +23,7 @@ from rag.store import EmbeddedStore
 from tests.rag.conftest import MANUAL, manual_documents
 
 pytestmark = pytest.mark.slow
-CONFIG = RagConfig(chunk_words=20, overlap_words=0)
+CONFIG = RagConfig(chunk_words=20, overlap_words=0, sentence_vectors=False, lexical="bm25s")
 QUERIES = ["How many newton metres for the nuts?", "CHG-B204", "windshield defogging", "charging at 7.4 kW", "", "?!"]
 
 
