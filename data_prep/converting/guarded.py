@@ -7,6 +7,7 @@ anew after some hundred files, so that memory stays flat. What passes between th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
@@ -181,7 +182,8 @@ def _limit_memory(memory_bytes: int) -> None:
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         wanted = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        with contextlib.suppress(ValueError, OSError):  # some systems know the limit and do not let it be set
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
 
 def _load() -> None:
