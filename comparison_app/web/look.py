@@ -121,6 +121,7 @@ def _source(number: int, item: Passage) -> Markup:
         Markup('<img alt="{}" src="{}">').format(picture.words, picture.address) for picture in item.pictures
     )
     where = f"{item.title} › {item.section}" if item.section else item.title
+    where += " · marked" if any(marked for _, marked in item.pieces) else ""
     return Markup(
         '<details><summary>[{}] {}</summary><div class="v-passage" dir="auto">{}</div>{}'
         '<p class="v-facts">{}, characters {}–{} · score {}{}</p></details>'
@@ -129,7 +130,7 @@ def _source(number: int, item: Passage) -> Markup:
 
 def _flowing(text: str) -> Markup:
     """Return markdown text escaped, with lines of one paragraph joined and headings in bold."""
-    joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text)
+    joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text.replace("**", ""))
     parts = re.split(r"(?m)^#{1,6}[ \t]+(.+)$\n*", joined)
     return Markup("").join(
         Markup("<b>{}</b>\n").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
