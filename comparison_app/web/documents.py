@@ -13,6 +13,7 @@ from comparison_app.web import look, session
 from data_prep.corpus import Corpus, load_corpus
 from data_prep.errors import VersusError
 from data_prep.folders import ScrapeReport
+from rag.extractive import plain_text
 
 TABS = ("Read", "Search", "Add", "Index", "Review")
 
@@ -75,6 +76,7 @@ def copy(corpus: Corpus) -> None:
 
 def open_corpus(name: str) -> None:
     """Go to a corpus."""
+    session.known_corpora.clear()
     st.session_state["corpus_name"] = name
     st.query_params["corpus"] = name
     st.rerun()
@@ -98,7 +100,7 @@ def search(corpus: Corpus) -> None:
             f"{number}. {chunk.meta.get('title', '')}",
             *(chunk.meta["scores"].get(stage) for stage in ("fused", "dense", "lexical")),
             chunk.meta.get("section") or "",
-            " ".join((chunk.content or "").split())[:260],
+            plain_text(chunk.content or "")[:260],
         )
         for number, chunk in enumerate(found, start=1)
     ]
@@ -123,6 +125,7 @@ def add(corpus: Corpus) -> None:
             with st.spinner("Reading the files …"):
                 report = take_in([Upload(file.name, file.getvalue()) for file in given], folder)
             st.session_state["taken_in"] = (into, report)
+            session.known_corpora.clear()
             session.library().reindex(load_corpus(folder))
     with site, st.form("scrape"):
         st.subheader("A site", anchor=False)

@@ -158,11 +158,15 @@ def listing_card(listing: Listing) -> Markup:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, wide: Sequence[int] = ()) -> None:
     """Show a table that scrolls sideways on a narrow screen; columns in `wide` hold running text."""
-    head = Markup("").join(Markup("<th scope=col>{}</th>").format(name) for name in header)
+    left = Markup(" class=wide")
+    head = Markup("").join(
+        Markup("<th scope=col{}>{}</th>").format(left if place in wide else "", name)
+        for place, name in enumerate(header)
+    )
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(
             Markup("").join(
-                Markup("<td{}>{}</td>").format(Markup(" class=wide") if place in wide else "", _cell(cell))
+                Markup("<td{}>{}</td>").format(left if place in wide else "", _cell(cell))
                 for place, cell in enumerate(row)
             )
         )

@@ -78,9 +78,15 @@ def default_corpus() -> str:
     return os.environ.get("VERSUS_CORPUS") or SAMPLE_CORPUS
 
 
+@st.cache_data(ttl=5, show_spinner=False)
+def known_corpora(path: str) -> dict[str, str]:
+    """Return the corpora that can be chosen, name to folder; looked up anew after a few seconds."""
+    return {item.name: str(item.path) for item in library().corpora()}
+
+
 def pick_corpus() -> Corpus:
     """Show the choice of corpus, kept in the address, and return the corpus chosen."""
-    known = {item.name: str(item.path) for item in library().corpora()}
+    known = dict(known_corpora(str(workspace().path)))
     own = workspace().corpus(default_corpus())
     known.setdefault(own.name, str(own.path))
     wanted = st.query_params.get("corpus") or st.session_state.get("corpus_name") or own.name
