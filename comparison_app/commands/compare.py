@@ -16,6 +16,7 @@ from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
     from comparison_app.comparison import Comparison, Hooks
+    from comparison_app.judging.settings import JudgeSettings
     from comparison_app.runner import RunProgress
 
 
@@ -57,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.plan:
         _make_adapters(path, workspace, quiet=arguments.json)
     comparison = Comparison.prepare(path, workspace)
-    if arguments.plan:
-        return _plan(comparison, arguments.difference / 100, as_json=arguments.json)
     settings = comparison.experiment.judge
     judge = None if arguments.no_judge else judge_settings(settings, arguments.judge, arguments.budget)
+    if arguments.plan:
+        return _plan(comparison, arguments.difference / 100, judge, as_json=arguments.json)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
     with live_hooks(quiet=arguments.json) as hooks:
         folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)
@@ -81,7 +82,7 @@ def _make_adapters(path: Path, workspace: Workspace, *, quiet: bool) -> None:
         prepare_adapters(experiment, corpus, workspace, partial(live_loss, quiet=quiet), say)
 
 
-def _plan(comparison: Comparison, difference: float, *, as_json: bool) -> int:
+def _plan(comparison: Comparison, difference: float, judge: JudgeSettings | None, *, as_json: bool) -> int:
     """Show what a run would see, take and cost."""
     from comparison_app.errors import ExperimentError
     from comparison_app.planning import make_plan
@@ -89,8 +90,9 @@ def _plan(comparison: Comparison, difference: float, *, as_json: bool) -> int:
     if not 0 < difference <= 1:
         raise ExperimentError("--difference must be more than 0 and at most 100 points")
     plan = make_plan(comparison.experiment, comparison.questions, comparison.workspace.runs, difference)
+    judging = None if judge is None else _plan_judge(comparison, judge)
     if as_json:
-        print_json(plan.as_dict())
+        print_json({**plan.as_dict(), "judge": judging})
         return 0
     asked = ", ".join(f"{count} {name}" for name, count in plan.slices.items())
     title = f"{plan.experiment}: {plan.questions} questions ({asked})"
@@ -107,7 +109,19 @@ def _plan(comparison: Comparison, difference: float, *, as_json: bool) -> int:
     if plan.unknown:
         unknown = ", ".join(plan.unknown)
         console().print(f"Not known yet, and not in the sum: {unknown}. A run of a few questions tells.", markup=False)
+    if judge is not None and judging is not None:
+        from comparison_app.judging.run import estimate_in_words
+
+        console().print(f"Beside them {estimate_in_words(judge, judging, plan.currency)}.", markup=False)
     return 0
+
+
+def _plan_judge(comparison: Comparison, judge: JudgeSettings) -> dict[str, Any]:
+    """Return what the judge will cost at most."""
+    from comparison_app.judging.run import CACHE, planned_judge
+
+    cache = comparison.workspace.path / CACHE
+    return planned_judge(comparison.experiment, comparison.questions, comparison.corpus, judge, cache)
 
 
 def _points(share: float | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, align
+from comparison_app.experiment import Experiment
 from comparison_app.judging.agreement import read_opinions
 from comparison_app.judging.asking import Asker, ChatModel, as_chat_model, open_judge
 from comparison_app.judging.cache import ReplyCache
@@ -15,8 +17,14 @@ from comparison_app.judging.judge import Judge, Progress
 from comparison_app.judging.record import JudgeRecord, read_judge, write_judge
 from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
+from comparison_app.predictions import Prediction
 from comparison_app.runner import Run
+from data_prep.conversations import refusal
 from data_prep.corpus import Corpus
+from data_prep.questions import Question
+
+if TYPE_CHECKING:
+    from haystack.dataclasses import ChatMessage
 
 CACHE = "judge.sqlite"
 """The file of a workspace that keeps judges' replies."""
@@ -47,6 +55,29 @@ def judge_run(
     record = judge.judge(progress)
     write_judge(run.folder, record)
     return record
+
+
+def planned_judge(
+    experiment: Experiment, questions: Sequence[Question], corpus: Corpus, settings: JudgeSettings, cache: Path
+) -> dict[str, Any]:
+    """Say what judging will cost at most before there are answers: they are taken to be as the expected ones."""
+    made = {
+        spec.name: [
+            Prediction(question.id, spec.name, f"{(question.answers or (refusal(corpus.language),))[0]} {spec.name}")
+            for question in questions
+        ]
+        for spec in experiment.arms
+    }
+    asker = Asker(_Unasked(), settings, ReplyCache(cache))
+    return dict(Judge(experiment, questions, made, DocumentTexts.of(corpus), asker).estimate())
+
+
+class _Unasked:
+    """Stands where a judge's model would, when nothing is to be asked."""
+
+    def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
+        """Refuse."""
+        raise ComparisonError("a plan asks nothing")
 
 
 def judged_part(folder: Path, evaluation: Evaluation) -> dict[str, Any] | None:

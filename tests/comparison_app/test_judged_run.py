@@ -46,6 +46,8 @@ def test_a_judged_comparison_costs_once_and_can_be_judged_again(
     with chat_server(_reply) as (url, seen):
         path = tmp_path / "lamp.toml"
         path.write_text(EXPERIMENT.format(corpus=small_corpus, url=url))
+        assert main(["compare", str(path), "--plan", *place]) == 0
+        planned = json.loads(capsys.readouterr().out)["judge"]
         assert main(["compare", str(path), "--name", "first", "--no-judge", *place]) == 0
         assert "judge" not in json.loads(capsys.readouterr().out)
         assert main(["compare", str(path), "--name", "first", "--resume", "--budget", "0", *place]) == 0
@@ -56,6 +58,10 @@ def test_a_judged_comparison_costs_once_and_can_be_judged_again(
         sent = len(seen)
         assert sent == judged["spent"]["calls"] > 0
         assert judged["ratings"]["quotes"]["faithfulness"]["mean"] == 5
+        assert (
+            planned["calls"] == 3 * (2 + 2) + 2 >= sent
+        )  # three questions: a pair in two orders, two arms; one repeat
+        assert planned["money"] > judged["spent"]["money"]
         assert 0 < judged["spent"]["money"] <= judged["estimate"]["money"]
         assert main(["compare", str(path), "--name", "first", "--resume", *place]) == 0
         assert len(seen) == sent
