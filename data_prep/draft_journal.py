@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.errors import DataError
 
@@ -99,3 +100,9 @@ class DraftJournal:
             (f"{JUDGE_KEY}%",),
         ).fetchone()
         return None if row[0] is None else (float(row[0]), float(row[1]))
+
+
+def tokens_told(usage: Mapping[str, Any], kind: str) -> int:
+    """Return the tokens that a server told of a reply, or 0 where it told none or no number."""
+    told = usage.get(kind)
+    return told if isinstance(told, int) else 0

@@ -86,8 +86,6 @@ def _json_object(reply: str) -> dict[str, Any]:
         raise ValueError("no JSON object in the reply")
     try:
         data, _ = json.JSONDecoder().raw_decode(body[first:])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"broken JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError("the JSON is no object")
-    return data
+    return dict(data)

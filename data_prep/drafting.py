@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.conversations import draft_again, draft_request
 from data_prep.corpus import title_of
-from data_prep.draft_journal import DraftJournal, JournalEntry
+from data_prep.draft_journal import DraftJournal, JournalEntry, tokens_told
 from data_prep.draft_replies import drafts_of_reply, parse_reply
 from data_prep.drafts import Draft
 from data_prep.errors import DataError
@@ -259,8 +259,8 @@ def _ask(task: _Task, generator: ChatGenerator, attempts: int) -> JournalEntry:
         reply=text,
         error=error,
         attempts=tried,
-        prompt_tokens=sum(int(usage.get("prompt_tokens") or 0) for usage in usages),
-        completion_tokens=sum(int(usage.get("completion_tokens") or 0) for usage in usages),
+        prompt_tokens=sum(tokens_told(usage, "prompt_tokens") for usage in usages),
+        completion_tokens=sum(tokens_told(usage, "completion_tokens") for usage in usages),
         seconds=time.monotonic() - started,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.conversations import judge_request
-from data_prep.draft_journal import JUDGE_KEY, DraftJournal, JournalEntry
+from data_prep.draft_journal import JUDGE_KEY, DraftJournal, JournalEntry, tokens_told
 
 if TYPE_CHECKING:
     from haystack.dataclasses import ChatMessage
@@ -70,8 +70,8 @@ class ModelJudge:
             reply=text,
             error=error,
             attempts=1,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=tokens_told(usage, "prompt_tokens"),
+            completion_tokens=tokens_told(usage, "completion_tokens"),
             seconds=time.monotonic() - started,
         )
 

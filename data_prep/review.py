@@ -134,6 +134,10 @@ def _edited(draft: Draft, edited: Mapping[str, Any], texts: Mapping[str, str]) -
     except (ValueError, TypeError) as error:
         raise DataError(f"draft {draft.id}: {error}") from error
     if changed.quote == draft.quote:
+        if changed.answerable and not changed.evidence:
+            raise DataError(
+                f"draft {draft.id}: an answer needs evidence; give a quote from document {draft.document!r}"
+            )
         return changed
     found = locate(changed.quote, texts.get(draft.document, ""))
     if found is None:

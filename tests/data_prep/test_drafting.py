@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from data_prep.draft_replies import parse_reply
+from data_prep.draft_replies import drafts_of_reply, parse_reply
 from data_prep.draft_rules import draft_by_rules
 from data_prep.drafting import GIVE_UP_AFTER, DraftConfig, draft_questions, estimate_drafting
 from data_prep.drafts import read_drafts, write_drafts
 from data_prep.errors import DataError, QuestionError
 from data_prep.grounding import ground_drafts
+from data_prep.sections import sections
 from tests.small_corpus import DOCUMENTS
 
 
@@ -152,6 +155,32 @@ def test_a_reply_that_is_not_what_was_asked_for_says_why(reply: str, reason: str
     """The reason goes back to the model and into the report."""
     with pytest.raises(ValueError, match=reason):
         parse_reply(reply)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["facts", "questions", "answer", "quote", "paraphrase", "unanswerable"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=200) | _JSON.map(json.dumps) | st.sampled_from(["{" + '"a":[' * 50_000, "```json\n{}```"]))
+def test_no_reply_can_stop_the_drafting(reply: str) -> None:
+    """Whatever a model writes is drafts, or a `ValueError` with a reason; nothing else comes out."""
+    section = sections("battery", DOCUMENTS["battery"])[0]
+    try:
+        read = parse_reply(reply)
+    except ValueError as error:
+        assert str(error)
+    else:
+        for draft in drafts_of_reply(read, section, DOCUMENTS["battery"], wordings=2, origin="m"):
+            assert draft.wordings
 
 
 def test_drafts_that_cannot_be_read_name_file_and_line(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_an_edit_moves_the_evidence_with_the_quote(corpus: Path) -> None:
         ("a", "edit", {"quote": "It floats on water."}, "stands nowhere"),
         ("a", "edit", {"id": "b"}, "id cannot be edited"),
         ("a", "edit", {"wordings": []}, "needs a wording"),
+        ("c", "edit", {"answers": ["Yes."]}, "an answer needs evidence"),
     ],
 )
 def test_a_decision_that_cannot_be_is_refused(
