@@ -69,6 +69,56 @@ class Intake:
         write_manifest(self.path, entries.values())
         return self.report
 
+    def names(self) -> list[str]:
+        """Return the ids of the documents taken so far."""
+        return list(self._entries)
+
+    def text(self, name: str) -> str:
+        """Return the markdown of a document that was taken."""
+        return (self.path / "documents" / f"{name}.md").read_text(encoding="utf-8")
+
+    def drop(self, name: str, reason: str) -> None:
+        """Take a document out again; it counts as passed over."""
+        self.skip(self._entries.pop(name).source or name, reason)
+        self._known.pop(name, None)
+        for names in (self.report.added, self.report.changed, self.report.unchanged):
+            if name in names:
+                names.remove(name)
+        (self.path / "documents" / f"{name}.md").unlink(missing_ok=True)
+
+    def replace(self, name: str, before: str, after: str) -> None:
+        """Give a document that was taken another text; its pages and anchors move to where their lines are now.
+
+        A page or an anchor whose line is gone: the page keeps the place of the one before, the anchor is left out.
+        """
+        from data_prep.intake_cleaning import moved
+
+        if before == after:
+            return
+        entry = self._entries[name]
+        pages, last = [], 0
+        for place in moved(list(entry.page_offsets or ()), before, after):
+            last = place if place is not None else last
+            pages.append(last)
+        places = moved([offset for offset, _ in entry.anchors or ()], before, after)
+        anchors = [
+            (place, key) for place, (_, key) in zip(places, entry.anchors or (), strict=True) if place is not None
+        ]
+        digest = hashlib.sha256(after.encode("utf-8")).hexdigest()
+        entry = replace(
+            entry,
+            sha256=digest,
+            page_offsets=None if entry.page_offsets is None else tuple(pages),
+            anchors=tuple(anchors) or None,
+        )
+        write_text(self.path / "documents" / f"{name}.md", after)
+        old = self._known.get(name)
+        if old is not None and old.sha256 == digest and name in self.report.changed:
+            self.report.changed.remove(name)
+            self.report.unchanged.append(name)
+            entry = replace(entry, fetched_at=old.fetched_at)
+        self._entries[name] = entry
+
     def _take_one(self, name: str, source: str, document: Converted, picture: PictureOf) -> None:
         if name in self._entries:
             self.skip(source, f"would take the id {name!r} of {self._entries[name].source}; rename one of them")

@@ -26,10 +26,13 @@ _LONGEST_FIELD = 1_000_000
 _LISTS = ("products", "items", "listings", "offers", "ads", "data", "results")
 
 
-def take_listing_files(intake: Intake, sources: Sequence[Path], *, language: str = "en") -> None:
+def take_listing_files(
+    intake: Intake, sources: Sequence[Path], *, language: str = "en", remove_personal: bool = False
+) -> None:
     """Take feeds, saved pages and folders of both into a corpus: `listings.jsonl` and one document a listing.
 
-    Rows and pages that cannot be read, or have no title, are passed over with their reason.
+    Rows and pages that cannot be read, or have no title, are passed over with their reason. `remove_personal` takes
+    phone numbers, e-mail addresses and links out of titles and descriptions, in records and documents.
     """
     found: list[tuple[str, Listing]] = []
     with GuardedConverter() as converter:
@@ -38,10 +41,12 @@ def take_listing_files(intake: Intake, sources: Sequence[Path], *, language: str
                 found += _of_file(path, name, converter, intake, language)
             except DataError as error:
                 intake.skip(name, str(error))
-    _write(intake, found)
+    _write(intake, found, remove_personal)
 
 
-def take_listing_pages(intake: Intake, config: CrawlConfig, *, language: str = "en") -> None:
+def take_listing_pages(
+    intake: Intake, config: CrawlConfig, *, language: str = "en", remove_personal: bool = False
+) -> None:
     """Take the products and ads on the pages of a crawl into a corpus."""
     from data_prep.crawling.frontier import Frontier
 
@@ -56,7 +61,18 @@ def take_listing_pages(intake: Intake, config: CrawlConfig, *, language: str = "
                 found += [(row.url, listing_of_row(one, len(found) + 1, language)) for one in rows]
             except DataError as error:
                 intake.skip(row.url, str(error))
-    _write(intake, found)
+    _write(intake, found, remove_personal)
+
+
+def without_personal_data(listing: Listing) -> Listing:
+    """Return a listing with phone numbers, e-mail addresses and links taken out of what its seller wrote."""
+    from dataclasses import replace
+
+    from data_prep.personal_data import remove_personal_data
+
+    attributes = {name: remove_personal_data(value)[0] for name, value in listing.attributes.items()}
+    title, description = remove_personal_data(listing.title)[0], remove_personal_data(listing.description)[0]
+    return replace(listing, title=title.strip() or "Listing", description=description, attributes=attributes)
 
 
 def feed_rows(data: bytes, suffix: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
@@ -152,9 +168,10 @@ def _of_file(
     return found
 
 
-def _write(intake: Intake, found: Sequence[tuple[str, Listing]]) -> None:
+def _write(intake: Intake, found: Sequence[tuple[str, Listing]], remove_personal: bool) -> None:
     """Write records and documents; records of an earlier scrape stay unless they come again."""
-    listings = group_variants(unique_ids(listing for _, listing in found))
+    clean = without_personal_data if remove_personal else lambda listing: listing
+    listings = group_variants(unique_ids(clean(listing) for _, listing in found))
     for (source, _), listing in zip(found, listings, strict=True):
         document = Converted(listing.title, listing_markdown(listing))
         intake.take(listing.id, listing.url or source, [document], lambda target: None)

@@ -39,6 +39,16 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--listings", action="store_true", help="the sources are ads or products: records and documents"
     )
+    cleaning = parser.add_argument_group("cleaning")
+    cleaning.add_argument(
+        "--clean", action="store_true", help="mend Unicode, drop what repeats over pages and near-duplicates"
+    )
+    cleaning.add_argument(
+        "--only-language", action="append", default=[], metavar="CODE", help="leave out other languages"
+    )
+    cleaning.add_argument(
+        "--remove-personal", action="store_true", help="remove phone numbers, e-mail addresses, links"
+    )
     _add_crawl_options(parser.add_argument_group("crawling"))
 
 
@@ -90,7 +100,24 @@ def _scrape(arguments: argparse.Namespace, folder: Path) -> ScrapeReport:
     elif files:
         with progress_bar("files", quiet=arguments.json) as progress:
             take_files(intake, files, profiles=profiles, progress=progress)
+    if arguments.clean or arguments.only_language or arguments.remove_personal:
+        _clean(arguments, intake)
     return intake.finish(", ".join(arguments.sources), language=arguments.language)
+
+
+def _clean(arguments: argparse.Namespace, intake: Intake) -> None:
+    from data_prep.cleaning import CleaningConfig
+    from data_prep.intake_cleaning import clean_intake
+
+    share = {} if arguments.clean else {"boilerplate_share": 2.0, "duplicate_share": 2.0}
+    languages = tuple(arguments.only_language)
+    personal = arguments.remove_personal and not arguments.listings  # listings: done to their records before
+    found = clean_intake(intake, CleaningConfig(languages=languages, personal_data=personal, **share))
+    if not arguments.json:
+        console().print(
+            f"cleaned: {found.changed} texts mended, {len(found.boilerplate)} repeated blocks taken out, "
+            f"{len(found.dropped)} left out, {sum(found.personal.values())} pieces of personal data removed"
+        )
 
 
 def _crawl(arguments: argparse.Namespace, intake: Intake, site: str, profiles: Any) -> None:
@@ -113,7 +140,7 @@ def _crawl(arguments: argparse.Namespace, intake: Intake, site: str, profiles: A
     if arguments.listings:
         from data_prep.listing_sources import take_listing_pages
 
-        take_listing_pages(intake, config, language=arguments.language)
+        take_listing_pages(intake, config, language=arguments.language, remove_personal=arguments.remove_personal)
         return
     with progress_bar("pages converted", quiet=arguments.json) as progress:
         take_pages(intake, config, profiles=profiles, progress=progress)
@@ -130,4 +157,4 @@ def _listings(arguments: argparse.Namespace, intake: Intake, files: list[Path]) 
 
     if not files and not [source for source in arguments.sources if "://" in source]:
         raise DataError("no listing feed given")
-    take_listing_files(intake, files, language=arguments.language)
+    take_listing_files(intake, files, language=arguments.language, remove_personal=arguments.remove_personal)

@@ -12,7 +12,7 @@ from data_prep.errors import DataError
 from data_prep.intake import Intake, ScrapeReport
 from data_prep.listing_pages import rows_of_page
 from data_prep.listing_records import attributes_of, group_variants, listing_of_row, parse_price
-from data_prep.listing_sources import take_listing_files
+from data_prep.listing_sources import take_listing_files, without_personal_data
 from data_prep.listings import Listing, read_listings
 
 PRODUCT = {
@@ -130,6 +130,19 @@ def test_variants_of_one_model_are_grouped() -> None:
         for number, title in enumerate(titles)
     ]
     assert [listing.variant_group for listing in group_variants(rows)] == ["phone-x", "phone-x", None, None, None]
+
+
+def test_personal_data_goes_on_request() -> None:
+    """From title and description; the listing's own address stays."""
+    row = {
+        "title": "Bike",
+        "description": "Call +44 20 7946 0958 or write to a@b.example",
+        "url": "https://x.example/1",
+    }
+    clean = without_personal_data(listing_of_row(row, 1))
+    assert "7946" not in clean.description
+    assert "a@b" not in clean.description
+    assert clean.url == "https://x.example/1"
 
 
 def test_attributes_come_in_many_forms() -> None:
