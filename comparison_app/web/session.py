@@ -86,10 +86,12 @@ def known_corpora(path: str) -> dict[str, str]:
 
 def pick_corpus() -> Corpus:
     """Show the choice of corpus, kept in the address, and return the corpus chosen."""
-    known = dict(known_corpora(str(workspace().path)))
     own = workspace().corpus(default_corpus())
-    known.setdefault(own.name, str(own.path))
     wanted = st.query_params.get("corpus") or st.session_state.get("corpus_name") or own.name
+    known = {own.name: str(own.path), **known_corpora(str(workspace().path))}
+    if wanted not in known:  # it may be new
+        known_corpora.clear()
+        known.update(known_corpora(str(workspace().path)))
     names = sorted(known, key=lambda name: (name != own.name, name))
     place = names.index(wanted) if wanted in names else 0
     chosen = st.selectbox("Corpus", names, index=place, key=f"corpus-{'/'.join(names)}-{wanted}")
