@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 FLAT_UP_TO = 25_000
-"""Chunks of a segment up to which all are compared. Measured: benchmarks/retrieval_speed.py --flat-against-ivf."""
+"""Chunks of a segment up to which all are compared; see benchmarks/RESULTS.md."""
 
-PROBED_SHARE = 0.06
+PROBED_SHARE = 0.15
 """Share of the inverted file's lists that a query looks into; at least 8 lists."""
+
+_ROUNDED = 40
+"""Hits of the inverted file beyond those asked for that are scored exactly."""
 
 _TRAINED_ON = 40
 """Vectors per list that k-means sees."""
@@ -149,7 +152,7 @@ def nearest_in(matrix: Matrix, ivf: Any, query: Scores, size: int, alive: Mask |
 
 
 def _probe(ivf: Any, query: Scores, size: int, alive: Mask | None) -> Positions:
-    """Return candidates from the inverted file: half as many again as asked, since its cosines are rounded."""
+    """Return candidates from the inverted file: more than asked, since its cosines are rounded."""
     import faiss
     import numpy as np
 
@@ -157,6 +160,6 @@ def _probe(ivf: Any, query: Scores, size: int, alive: Mask | None) -> Positions:
     if alive is not None:
         bits = np.packbits(alive, bitorder="little")
         settings["sel"] = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-    _, found = ivf.search(query[None], size + size // 2, params=faiss.SearchParametersIVF(**settings))
+    _, found = ivf.search(query[None], size + _ROUNDED, params=faiss.SearchParametersIVF(**settings))
     positions: Positions = found[0][found[0] >= 0].astype(np.int64)
     return positions
