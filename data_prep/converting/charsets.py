@@ -32,7 +32,8 @@ _USUAL = (
     "cp874",
 )
 _TEXT_SHARE = 0.98
-"""Where fewer characters than this share are printable, the bytes are no text."""
+"""Where fewer characters than this share are of a text, the bytes are none."""
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ue000-\uf8ff]")
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
@@ -62,8 +63,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
 def is_text(text: str) -> bool:
     """Tell whether a decoded text is one: hardly any control characters or replacement characters in it."""
     sample = text[:_SAMPLE_BYTES]
-    good = sum(char.isprintable() or char in "\n\r\t\f" for char in sample if char != "\ufffd")
-    return good >= _TEXT_SHARE * len(sample)
+    return len(_NO_TEXT.findall(sample)) <= (1 - _TEXT_SHARE) * len(sample)
 
 
 def _utf8(data: bytes) -> str | None:

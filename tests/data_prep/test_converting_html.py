@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.convert import Source, convert_bytes, convert_markdown
-from data_prep.converting.charsets import decode
+from data_prep.converting.charsets import decode, is_text
 from data_prep.converting.html_page import convert_html
 from data_prep.converting.profiles import read_profiles
 from data_prep.corpus import ManifestEntry
@@ -129,11 +129,13 @@ def test_a_news_page_is_reduced_to_its_article() -> None:
         ("Größe".encode()[:-1], "utf-8", "Größ"),
         ("naïve café".encode("latin-1"), "utf-8", "naïve café"),
         (b"plain", "no-such-charset", "plain"),
+        ("Strah\u00adlen\u00adschutz".encode(), None, "Strah\u00adlen\u00adschutz"),
     ],
 )
 def test_text_is_read_in_the_charset_that_fits(data: bytes, declared: str | None, text: str) -> None:
     """What is declared is a hint; valid UTF-8 is UTF-8, and a cut last character is left out."""
     assert decode(data, declared).endswith(text)
+    assert is_text(decode(data, declared))
 
 
 def test_a_profile_of_ones_own_says_where_the_text_is(tmp_path: Path) -> None:
