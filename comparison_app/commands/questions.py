@@ -71,6 +71,11 @@ def _register_split(actions: Any) -> None:
     parser.add_argument("--dev-documents", metavar="IDS", help="unseen pages that are asked in dev, not in test")
     parser.add_argument("--trained", type=float, default=0.45, help="share of a page's facts to train (default: 0.45)")
     parser.add_argument(
+        "--together",
+        action="store_true",
+        help="keep facts with the same evidence or nearly the same words in one split",
+    )
+    parser.add_argument(
         "--subsets", default="60,120,250", help="sizes of nested subsets, in facts (default: 60,120,250)"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
