@@ -62,9 +62,9 @@ class RagConfig:
     `rank-bm25` (words; the slow reference)."""
     fusion: str = "score"
     """`rrf`: weighted reciprocal-rank fusion; `score`: weighted sum of scores scaled to [0, 1] per query."""
-    dense_weight: float = 0.5
+    dense_weight: float = 0.6
     """Weight of the embedding stage; 0 switches it off."""
-    lexical_weight: float = 0.5
+    lexical_weight: float = 0.4
     """Weight of the BM25 stage; 0 switches it off."""
     document_support: float = 0.05
     """How much the other candidates of the same document speak for a chunk: the softness of the maximum by which score
