@@ -68,6 +68,8 @@ class DataSection:
     """Passages without the answer that stand beside the gold one."""
     without_gold: float = 0.0
     """Share of answerable questions whose gold passage is withheld."""
+    unanswerable: float = 1.0
+    """Share of the unanswerable questions that are trained; a small model that sees many declines what it could say."""
     closed_book_share: float = 0.0
     """Share of the questions that a context recipe also trains without any passage."""
 
@@ -78,6 +80,7 @@ class DataSection:
             _at_least("distractors", self.distractors, 0),
             _at_least("rewordings", self.rewordings, 0),
             _between("without_gold", self.without_gold, 0, 1),
+            _between("unanswerable", self.unanswerable, 0, 1),
             _between("closed_book_share", self.closed_book_share, 0, 1),
             "without_gold and closed_book_share need context = true" if raft_only and not self.context else None,
         )

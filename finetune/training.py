@@ -76,6 +76,7 @@ def train_adapter(
     context = model_context(recipe.model.name)
     fingerprint = base_fingerprint(recipe.model.name)
     tokenizer = load_tokenizer(recipe.model.name)
+    questions = _chosen(questions, recipe)
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
@@ -104,6 +105,12 @@ def train_adapter(
     _write(adapted, record, output)
     shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
+    """Return the questions without those unanswerable ones that the recipe leaves out; which ones, the seed decides."""
+    share, seed = recipe.data.unanswerable, recipe.optimisation.seed
+    return [each for each in questions if each.answers or random.Random(f"{seed} {each.id}").random() < share]
 
 
 def _load(recipe: Recipe, device: str) -> PreTrainedModel:

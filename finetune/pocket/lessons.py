@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
-from finetune.pocket.excerpts import excerpted
 from finetune.pocket.instruct import Example, Turn
 from finetune.pocket.neighbours import Neighbours
 from finetune.pocket.text import sentences
@@ -180,8 +179,7 @@ class Course:
     prompt_weight: loss weight of prompt tokens · kept: share of prompt and text tokens that carry loss at all (the
     output layer is a quarter of the work, and answers are what counts) · shifted: share of examples whose positions
     start at a random place, so that all 512 positions are trained by short examples as well · reworded: share of
-    examples whose questions are reworded with neighbours · excerpts: share of examples whose sources are cut down to
-    single sentences.
+    examples whose questions are reworded with neighbours.
     """
 
     shares: dict[str, float]
@@ -190,7 +188,6 @@ class Course:
     kept: float = 0.4
     shifted: float = 0.3
     reworded: float = 0.0
-    excerpts: float = 0.0
 
 
 class LessonBatches:
@@ -264,8 +261,6 @@ class LessonBatches:
             example = rng.choice(self._examples[name])
             if self._neighbours is not None and rng.random() < self._course.reworded:
                 example = self._neighbours.reworded(example, rng)
-            if self._course.excerpts and rng.random() < self._course.excerpts:
-                example = excerpted(example, rng)
             each = lesson(example, self._tokenizer, prompt_weight=self._course.prompt_weight)
             if len(each.ids) <= min(self._config.row_length, self._positions):
                 return each

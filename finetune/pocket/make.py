@@ -27,7 +27,6 @@ from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
 from finetune.pocket.copying import IdentityLoss, identity_loss, install_copy_heads
-from finetune.pocket.excerpts import EXCERPTS, excerpted
 from finetune.pocket.instruct import LEVELS, Example, examples, read_examples, write_examples
 from finetune.pocket.neighbours import Neighbours, find_neighbours, read_neighbours, write_neighbours
 from finetune.pocket.stages import RECIPES, HeldOut, Stage, figures, load_stages, train_stage
@@ -127,7 +126,6 @@ def make(data: Path, work: Path, output: Path, report: Report, *, recipes: Path 
     tokenizer = make_tokenizer(data, work, settings["tokenizer"])
     base, text = make_base(work, tokenizer), make_text(data, work, tokenizer, settings["text"])
     taught, held = make_examples(data, work, settings["examples"])
-    held[EXCERPTS] = [excerpted(each, random.Random(number)) for number, each in enumerate(held["middle"])]
     texts = tuple(page["text"][:2500] for page in read_pages(data / VALIDATION))
     held_out = HeldOut(texts[:24], held)
     report(f"text and examples ready: {', '.join(f'{len(found):,} {level}' for level, found in taught.items())}")
@@ -149,7 +147,7 @@ def make(data: Path, work: Path, output: Path, report: Report, *, recipes: Path 
         courses.append({"stage": asdict(stage), **json.loads((folder / "result.json").read_text(encoding="utf-8"))})
         start = folder / "model"
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16).eval()
-    final = figures(model, tokenizer, HeldOut(texts, held), list(held))
+    final = figures(model, tokenizer, HeldOut(texts, held), list(LEVELS))
     record = _record(data, tokenizer, texts, taught, courses, final, started)
     write_bundle(model, tokenizer, record, output)
     return record

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import FinetuneError
 from finetune.pocket.copying import IdentityLoss
 from finetune.pocket.evaluation import context_figures
-from finetune.pocket.excerpts import EXCERPTS
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
 from finetune.pocket.neighbours import Neighbours
@@ -88,8 +87,7 @@ def train_stage(
     batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config, neighbours=neighbours)
 
     def evaluate(current: PreTrainedModel) -> dict[str, float]:
-        excerpts = [EXCERPTS] if stage.course.excerpts and EXCERPTS in held_out.examples else []
-        return figures(current, tokenizer, held_out, [*stage.course.shares, *excerpts])
+        return figures(current, tokenizer, held_out, list(stage.course.shares))
 
     return pretrain(
         model,

@@ -300,7 +300,7 @@ def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:
     shipped = [
         stage for name in ("pocket-pretrain", "pocket-instruct") for stage in load_stages(RECIPES / f"{name}.toml")
     ]
-    assert [stage.name for stage in shipped] == ["copying", "reading", "answering", "excerpts"]
+    assert [stage.name for stage in shipped] == ["copying", "reading", "answering"]
 
 
 LAMP = (
