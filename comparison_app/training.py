@@ -123,9 +123,7 @@ def _chance(recipe: Recipe, question: Question) -> random.Random:
     return random.Random(f"{recipe.optimisation.seed} {question.id}")
 
 
-def _excerpts(
-    contexts: Sequence[_Context], retriever: Search, language: str, config: RagConfig
-) -> list[list[str]]:
+def _excerpts(contexts: Sequence[_Context], retriever: Search, language: str, config: RagConfig) -> list[list[str]]:
     """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
     from rag.extractive import ExtractiveGenerator
 

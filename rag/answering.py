@@ -68,9 +68,10 @@ class RagAnswerer:
 
     Each answer is a Haystack `GeneratedAnswer`: `documents` are the chunks used, `meta` holds `abstained`,
     `confidence` (of retrieval, 0 to 1), `spans` [(document, start, end)] of quotes or passages, `context_cut`,
-    `prompt_tokens`, `completion_tokens`, `mean_logprob`, `seconds_retrieval`, `seconds`, `pictures` (of the retrieved
-    sections, each with `document`, `start`, `path`, `title`), and with `config.cite` `citations`, `unknown_citations`,
-    the `unsupported` sentences and `marked`, the answer with these marked.
+    `prompt_tokens`, `completion_tokens`, `mean_logprob`, `error` (why there is no reply, else None),
+    `seconds_retrieval`, `seconds`, `pictures` (of the retrieved sections, each with `document`, `start`, `path`,
+    `title`), and with `config.cite` `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the
+    answer with these marked.
 
     `folder` is where the corpus lies; with `config.pictures` the pictures in it are given to the generator, which must
     have an attribute `sees` that is true, else `RagError` is raised.
@@ -210,6 +211,7 @@ class RagAnswerer:
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
             "mean_logprob": reply_meta.get("mean_logprob"),
+            "error": reply_meta.get("error"),
         }
         if self.config.cite:
             meta.update(citation_notes(text, task.passages, task.chunks, self._tokenizer))

@@ -302,3 +302,13 @@ def test_a_recipe_with_context_needs_passages(pocket_like: Path, tmp_path: Path)
     tables = {"model": {"name": str(pocket_like)}, "data": {"context": True}}
     with pytest.raises(TrainingDataError, match="passages"):
         train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a")
+
+
+def test_a_share_of_the_unanswerable_questions_can_be_left_out(pocket_like: Path, tmp_path: Path) -> None:
+    """The run record names what was trained: every answerable question, and none of the others at a share of 0."""
+    some = recipe(pocket_like, max_steps=1)
+    for share, kept in ((0.0, False), (1.0, True)):
+        chosen = replace(some, data=replace(some.data, unanswerable=share))
+        record = train_adapter(chosen, questions(), tmp_path / str(share))
+        assert {q.id for q in questions() if q.answers} <= set(record.trained_ids)
+        assert any(q.id in record.trained_ids for q in questions() if not q.answers) is kept

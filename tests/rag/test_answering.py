@@ -79,6 +79,17 @@ def test_a_generator_that_declines_is_an_abstention(search: HybridSearch) -> Non
     assert answer.meta["abstained"]
 
 
+def test_a_reply_that_failed_keeps_its_error(search: HybridSearch) -> None:
+    """What the generator says of its failure is handed on, so that the answer counts as failed and not as empty."""
+
+    class FailingGenerator(RecordingGenerator):
+        def generate(self, conversations: Sequence[list[ChatMessage]]) -> list[ChatMessage]:
+            return [ChatMessage.from_assistant("", meta={"error": "the prompt is too long"}) for _ in conversations]
+
+    answer = RagAnswerer(search, FailingGenerator("")).answer(["How long does a full charge take?"])[0]
+    assert answer.meta["error"] == "the prompt is too long"
+
+
 def test_below_the_threshold_nothing_is_generated(search: HybridSearch) -> None:
     """An unsure retrieval is declined in the corpus's language; a sure one beside it is answered."""
     generator = RecordingGenerator("An answer.")

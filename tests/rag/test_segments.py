@@ -187,10 +187,10 @@ def test_chunks_of_one_document_support_each_other() -> None:
 
 def test_short_parts_are_embedded_with_their_neighbours() -> None:
     """Sentences stand alone under their heading; what is shorter joins the next, or the last, and nothing is lost."""
-    text = "# A\n\nCheck the pressure once a month. Cold.\n\n- Front: 2.4 bar\n- Rear: 2.6 bar when fully loaded\n\nYes."
+    text = "# A\n\nCheck the pressure once a month. Cold.\n\n- Front: 2.4 bar\n- Rear: 2.6 bar when full\n\nYes."
     chunk = Document(id="t", content=text, meta={"title": "Care", "section": "Tyres"})
     assert sentence_texts(chunk, True) == [
         "Care › Tyres\nCheck the pressure once a month.",
-        "Care › Tyres\nCold.\n\n- Front: 2.4 bar\n- Rear: 2.6 bar when fully loaded\nYes.",
+        "Care › Tyres\nCold.\n\n- Front: 2.4 bar\n- Rear: 2.6 bar when full\nYes.",
     ]
     assert sentence_texts(Document(id="h", content="# Only a heading"), False) == ["# Only a heading"]
