@@ -33,12 +33,21 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> None:
-    """Print a table; columns from `numbers_from` on are aligned to the right."""
+def print_table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    numbers_from: int = 1,
+    narrow: bool = False,
+) -> None:
+    """Print a table; columns from `numbers_from` on are aligned to the right. `narrow` leaves out upright lines."""
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    box, padding = (SIMPLE_HEAD, 0) if narrow else (HEAVY_HEAD, (0, 1))
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=box, padding=padding)
     for place, name in enumerate(header):
         table.add_column(escape(name), justify="right" if place >= numbers_from else "left", overflow="fold")
     for row in rows:

@@ -197,13 +197,18 @@ def show_run(folder: Path, *, as_json: bool = False) -> None:
         return
     metric = summary["primary_metric"]
     slices = [name for name in _slices(summary) if any(_shown(arm, name, metric) for arm in summary["arms"].values())]
-    header = ["arm", *slices, "refusals right", "p50 s"]
+    header = ["arm", *map(_folded, slices), "refusals\nright", "p50 s"]
     rows = [
-        [name, *(_shown(arm, slice_, metric) or "–" for slice_ in slices), _refusals(arm), _seconds(arm)]
+        [
+            name.replace("-", "-\n"),
+            *(_shown(arm, slice_, metric) or "–" for slice_ in slices),
+            _refusals(arm),
+            _seconds(arm),
+        ]
         for name, arm in summary["arms"].items()
     ]
-    title = f"{summary['experiment']}: {metric} on {summary['questions']} questions, mean (95 % interval)"
-    print_table(title, header, rows)
+    title = f"{summary['experiment']}: {metric} × 100, {summary['questions']} questions (95 % interval)"
+    print_table(title, header, rows, narrow=True)
     failed = {name: arm["errors"] for name, arm in summary["arms"].items() if arm["errors"]}
     out = console()
     for name, count in failed.items():
@@ -216,6 +221,11 @@ def show_run(folder: Path, *, as_json: bool = False) -> None:
     out.print(f"report: {folder / 'report.html'}", markup=False)
 
 
+def _folded(name: str) -> str:
+    """Return a name on two lines where it has a place for it, so that the table fits a terminal of 80 columns."""
+    return name.replace("paraphrase", "para-phrase").replace("-", "-\n", 1)
+
+
 def _slices(summary: dict[str, Any]) -> list[str]:
     first = next(iter(summary["arms"].values()))
     return [name for name in first["slices"] if name != "unanswerable"]
@@ -226,8 +236,8 @@ def _shown(arm: dict[str, Any], slice_: str, metric: str) -> str | None:
     if found is None:
         return None
     if found["low"] is None:
-        return f"{found['mean']:.2f}"
-    return f"{found['mean']:.2f} ({found['low']:.2f}–{found['high']:.2f})"
+        return f"{100 * found['mean']:.0f}"
+    return f"{100 * found['mean']:.0f}\n({100 * found['low']:.0f}–{100 * found['high']:.0f})"
 
 
 def _refusals(arm: dict[str, Any]) -> str:
