@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,14 @@ def versus(*arguments: str | Path, timeout: float = 300.0) -> subprocess.Complet
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     command = [*VERSUS, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+
+def take_interrupts() -> None:
+    """Let a child process be interrupted, also where the tests run in the background: a shell has them ignore it there.
+
+    For `preexec_fn` of a process that is to be sent SIGINT.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def assert_clear_error(done: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from comparison_app.cli import COMMANDS, build_parser
-from tests.comparison_app.command import VERSUS, assert_clear_error, versus
+from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts, versus
 from tests.finetune.tiny import save_pocket_like
 
 
@@ -174,7 +174,9 @@ def test_ctrl_c_while_indexing_is_one_line_and_the_same_command_goes_on(small_co
         text = "\n\n".join(f"Paragraph {n} of page {number} tells of bolt {n * number}." for n in range(12))
         (small_corpus / "documents" / f"page-{number}.md").write_text(f"# Page {number}\n\n{text}\n")
     command = [*VERSUS, "index", str(small_corpus), "--workspace", str(tmp_path / "workspace"), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
+    )
     index = tmp_path / "workspace" / "indexes" / small_corpus.name / "index.sqlite"
     deadline = time.monotonic() + 120
     while not index.exists() and time.monotonic() < deadline:
@@ -194,7 +196,9 @@ def test_ctrl_c_while_training_leaves_no_adapter_and_a_usable_workspace(small_co
     recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 100000\nbatch_size = 4\n')
     arguments = ("train", recipe, "--corpus", small_corpus, "--name", "a", "--workspace", tmp_path / "workspace")
     command = [*VERSUS, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
+    )
     scratch = tmp_path / "workspace" / "adapters" / ".a.training"
     deadline = time.monotonic() + 120
     while not scratch.exists() and time.monotonic() < deadline:

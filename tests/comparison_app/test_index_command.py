@@ -18,7 +18,7 @@ from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.indexing import index_documents
 from rag.store import EmbeddedStore
-from tests.comparison_app.command import VERSUS, assert_clear_error, versus
+from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts, versus
 
 
 def test_a_watched_folder_tells_of_changes_once_they_rest(small_corpus: Path) -> None:
@@ -76,7 +76,14 @@ def test_index_watch_follows_the_documents(small_corpus: Path, tmp_path: Path) -
         str(tmp_path),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=take_interrupts,
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     try:
