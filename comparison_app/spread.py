@@ -13,19 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison_app.errors import RunError
 from comparison_app.experiment import ArmSpec
 from comparison_app.predictions import Prediction
 from data_prep.questions import Question
-
-LOCAL = "local"
-"""The address that starts a cluster of this machine's processors."""
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_agent_register_timeout_ms": "120000",
-}
-"""No usage statistics; and patience with a busy machine, which takes longer than Ray's default to start its agents."""
+from rag.ray_cluster import connect
 
 Batch = tuple[str, tuple[Question, ...]]
 """An arm's name, and the questions that it is to answer as one batch."""
@@ -35,8 +26,7 @@ Batch = tuple[str, tuple[Question, ...]]
 class RayPool:
     """Workers of a Ray cluster that can answer for any of `specs`; use it in a `with` statement.
 
-    `address`: `local`, `auto` (the cluster that this machine is part of), `HOST:PORT` or `ray://HOST:PORT`. Raises
-    `RunError` where no cluster answers.
+    `address` is one of `rag.ray_cluster.connect`, which raises `ClusterError` where no cluster answers.
     """
 
     address: str
@@ -47,9 +37,9 @@ class RayPool:
     _workers: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> RayPool:
+        connect(self.address)
         import ray
 
-        _connect(self.address)
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if any(spec.model for spec in self.specs) else 0
         count = gpus or max(1, int(resources.get("CPU", 1)))
@@ -116,26 +106,3 @@ def _cause(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()] or [""]
     return f"{type(cause).__name__}: {lines[-1].strip()}"
-
-
-def _connect(address: str, attempts: int = 3) -> None:
-    """Connect to the cluster, or start one here; a start that a busy machine made too slow is tried again."""
-    try:
-        import ray
-    except ImportError as error:
-        raise RunError("Ray is not installed; run `pip install 'rag-vs-finetune[scale]'`") from error
-
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    settings = {"include_dashboard": False, **quiet} if address == LOCAL else {"address": address, **quiet}
-    for attempt in range(1, attempts + 1):
-        try:
-            ray.init(**settings)
-            return
-        except Exception as error:
-            if address != LOCAL or attempt == attempts:
-                raise RunError(
-                    f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with `ray start --head`, "
-                    f"or use --ray {LOCAL}"
-                ) from error
-            ray.shutdown()

@@ -2,6 +2,7 @@
 
 data_prep.errors.VersusError
 └── RagError
+    ├── ClusterError       Ray is not installed, or no cluster answers
     ├── EmbeddingError     an embedding model that is missing, damaged or cannot be made ready
     └── StoreError         an index that cannot be read or written
         ├── IndexLocked    another process is writing the index
@@ -16,6 +17,10 @@ from data_prep.errors import VersusError
 
 class RagError(VersusError):
     """Something in `rag` that the user can mend."""
+
+
+class ClusterError(RagError):
+    """Ray is not installed, or no cluster answers; the message names the address and the mend."""
 
 
 class EmbeddingError(RagError):

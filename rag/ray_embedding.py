@@ -7,7 +7,6 @@ embedded where the question is asked.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.errors import EmbeddingError
+from rag.ray_cluster import connect
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,18 +22,8 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-LOCAL = "local"
-"""The address that starts a cluster of this machine's processors."""
-
 _TASK_TEXTS = 128
 """Texts per task: seconds of work, so that a lost worker costs little and the scheduler is not felt."""
-
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_agent_register_timeout_ms": "120000",
-}
-"""No usage statistics; and patience with a busy machine, which takes longer than Ray's default to start its agents."""
 
 
 class RayEmbedder(Embedder):
@@ -97,13 +87,14 @@ class RayEmbedder(Embedder):
 
     def _run(self, tasks: Sequence[list[int]], texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors]]:
         """Yield each task's members with their vectors, in the order in which they are done."""
+        workers = self._started()
         import ray
         from ray.util import ActorPool
 
         def submit(worker: Any, members: list[int]) -> Any:
             return worker.embed.remote(members, [texts[index] for index in members])
 
-        pool = ActorPool(self._started())
+        pool = ActorPool(workers)
         try:
             yield from pool.map_unordered(submit, list(tasks))
         except ray.exceptions.RayError as error:
@@ -115,10 +106,9 @@ class RayEmbedder(Embedder):
         return self._workers
 
     def _start(self) -> list[Any]:
+        connect(self.address)
         import ray
 
-        os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
-        _connect(self.address)
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if self.backend == "torch" else 0
         count = gpus or max(1, int(resources.get("CPU", 1)))
@@ -139,32 +129,3 @@ class _Worker:
     def embed(self, members: list[int], texts: list[str]) -> tuple[list[int], Vectors]:
         """Return the members' numbers and their vectors."""
         return members, self._embedder.embed_documents(texts)
-
-
-def _connect(address: str, attempts: int = 3) -> None:
-    """Connect to the cluster, or start one here; a start that a busy machine made too slow is tried again."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    settings = {"include_dashboard": False, **quiet} if address == LOCAL else {"address": address, **quiet}
-    for attempt in range(1, attempts + 1):
-        try:
-            _check_reachable(address)
-            ray.init(**settings)
-            return
-        except Exception as error:
-            if address != LOCAL or attempt == attempts:
-                raise EmbeddingError(
-                    f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with `ray start --head`, "
-                    f"or use --ray {LOCAL}"
-                ) from error
-            ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise `OSError` where nobody listens at HOST:PORT; Ray itself would try for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()

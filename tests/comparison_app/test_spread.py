@@ -11,9 +11,10 @@ import pytest
 from comparison_app.comparison import Comparison
 from comparison_app.predictions import Prediction, read_predictions
 from comparison_app.runner import RunProgress, open_run
-from comparison_app.spread import Batch
+from comparison_app.spread import Batch, RayPool
 from comparison_app.workspace import Workspace
 from data_prep.questions import Question
+from rag.errors import ClusterError
 from tests.comparison_app.test_runner import EXPERIMENT, QUESTIONS, experiment_path
 
 __all__ = ["EXPERIMENT", "experiment_path"]
@@ -58,3 +59,9 @@ def test_a_local_cluster_gives_the_answers_that_one_process_gives(small_corpus: 
     assert found["here"] == found["there"]
     assert len(found["here"]) == 2 * len(comparison.questions)
     assert not [p for p in found["there"] if p.error]
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    """Nobody listens at the address: said at once, with the way out."""
+    with pytest.raises(ClusterError, match=r"no Ray cluster at '127.0.0.1:1'.*ray start --head"):
+        RayPool("127.0.0.1:1", tmp_path, tmp_path, [], 1).__enter__()
