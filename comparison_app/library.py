@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -218,11 +218,6 @@ def delete_document(corpus: Corpus, document: str) -> None:
     entries = {key: entry for key, entry in load_corpus(corpus.path).manifest.items() if key != document}
     path.unlink()
     write_manifest(corpus.path, entries.values())
-
-
-def unindexed(corpus: Corpus, known: Sequence[str]) -> list[str]:
-    """Return the documents on disk that are not among the indexed ones."""
-    return sorted(set(corpus.document_ids()) - set(known))
 
 
 def _check_editable(corpus: Corpus) -> None:
