@@ -15,6 +15,7 @@ COMMANDS = (
     ("benchmarks/retrieval_speed.py", "--chunks", "100000"),
     ("benchmarks/killed_indexing.py", "--kills", "100"),
     ("benchmarks/abstention.py", "clapnq"),
+    ("benchmarks/context_shown.py",),
     ("benchmarks/conversion.py",),
     ("benchmarks/statistics_simulation.py", "--runs", "2000"),
     ("benchmarks/comparison_speed.py",),

@@ -1,0 +1,58 @@
+"""What a generator of short context should be shown: whole chunks, or how many of their best sentences.
+
+    python benchmarks/context_shown.py [--questions 80] [--model pocket] [--workspace DIR]
+
+Answers the first answerable dev questions of the sample manual from retrieval, without declining by confidence, and
+prints token F1, the share declined, and processor seconds an answer for each number of sentences; `chunks` is what fits
+of whole chunks into the model's context less 128 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from comparison_app.indexes import fit_context, open_retriever, rag_config
+from comparison_app.metrics.overlap import token_f1
+from comparison_app.workspace import Workspace
+from data_prep.corpus import SAMPLE_CORPUS
+
+SHOWN = (None, 1, 2, 3, 5)
+
+
+def main() -> None:
+    """Measure and print one line of JSON for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=80)
+    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--workspace", type=Path, default=None)
+    chosen = parser.parse_args()
+
+    from finetune.answering import LocalModel
+    from rag.answering import RagAnswerer
+
+    workspace = Workspace.resolve(chosen.workspace)
+    corpus = workspace.corpus(SAMPLE_CORPUS)
+    asked = [question for question in corpus.questions("dev") if question.answerable][: chosen.questions]
+    retriever = open_retriever(workspace, corpus, rag_config())
+    model = LocalModel(chosen.model, threads=1)
+    model.warm_up()
+    fitted = fit_context(rag_config(), model.context_length)
+    for count in SHOWN:
+        config = replace(fitted, context_sentences=count)
+        answerer = RagAnswerer(retriever, model.generator(), config, corpus.language, model.count_tokens)
+        started = time.process_time()
+        answers = answerer.answer([question.question for question in asked])
+        seconds = (time.process_time() - started) / len(asked)
+        scores = [token_f1(answer.data, question.answers) for question, answer in zip(asked, answers, strict=True)]
+        declined = sum(answer.meta["abstained"] for answer in answers) / len(asked)
+        shown = "chunks" if count is None else f"{count} sentences"
+        figures = {"token_f1": sum(scores) / len(scores), "declined": declined, "seconds": seconds}
+        print(json.dumps({"shown": shown, **{name: round(value, 3) for name, value in figures.items()}}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
