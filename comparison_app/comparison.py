@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from comparison_app.console import Progress
 from comparison_app.directions import directions, forgetting_rows, wordings_trained
 from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
-from comparison_app.experiment import ArmSpec, Experiment, draw_sample, load_experiment
+from comparison_app.experiment import Experiment, draw_sample, load_experiment
 from comparison_app.indexes import build_seconds, rag_config, update_index
 from comparison_app.judging.run import CACHE, judge_run, judged_part
 from comparison_app.judging.settings import JudgeSettings
@@ -62,10 +62,15 @@ class Comparison:
         """Read an experiment and draw its questions; raises `VersusError` for anything that cannot be run."""
         experiment = load_experiment(path)
         corpus = workspace.corpus(experiment.corpus)
-        asked = draw_sample(experiment, questions_of(experiment, corpus))
-        for spec in experiment.arms:
-            if spec.adapter:
-                _check_adapter(spec, asked, corpus, workspace)
+        adapters = {
+            spec.adapter: _training_of(spec.adapter, corpus, workspace) for spec in experiment.arms if spec.adapter
+        }
+        questions = questions_of(experiment, corpus)
+        for trained in adapters.values():
+            questions = trained.askable(questions, corpus.new_document_ids())
+        asked = draw_sample(experiment, questions)
+        for name, trained in adapters.items():
+            check_slices(asked, trained.slices(asked, corpus.new_document_ids()), f"adapter {name}")
         return cls(experiment, path, workspace, corpus, tuple(asked))
 
     def run(
@@ -241,21 +246,40 @@ def _embed() -> Callable[[Sequence[str]], Any]:
     return lambda texts: embedder.embed_documents(list(texts))
 
 
-def _check_adapter(spec: ArmSpec, asked: Sequence[Question], corpus: Corpus, workspace: Workspace) -> None:
-    """Recompute the slices of the questions for one adapter, and refuse labels that disagree."""
+@dataclass(frozen=True)
+class _Training:
+    """The questions that an adapter was trained on, and those that its training left out as too long."""
+
+    trained: tuple[Question, ...]
+    left_out: tuple[Question, ...]
+
+    def slices(self, questions: Iterable[Question], new_documents: Collection[str]) -> dict[str, str]:
+        """Return the slice of each question for this adapter."""
+        return assign_slices(questions, self.trained, new_documents)
+
+    def askable(self, questions: list[Question], new_documents: Collection[str]) -> list[Question]:
+        """Return the questions without those whose label would hold only if nothing had been left out."""
+        if not self.left_out:
+            return questions
+        actual = self.slices(questions, new_documents)
+        intended = assign_slices(questions, (*self.trained, *self.left_out), new_documents)
+        return [q for q in questions if q.slice == actual[q.id] or q.slice != intended[q.id]]
+
+
+def _training_of(adapter: str, corpus: Corpus, workspace: Workspace) -> _Training:
+    """Look up what an adapter's run record says; raises ComparisonError if it was made for another corpus."""
     from finetune.run_record import read_run_record
 
-    record = read_run_record(workspace.adapter(spec.adapter or ""))
+    record = read_run_record(workspace.adapter(adapter))
     known = {question.id: question for split in SPLITS for question in corpus.questions(split)}
     missing = [name for name in record.trained_ids if name not in known]
     if missing:
         raise ComparisonError(
-            f"adapter {spec.adapter} was trained on {len(missing)} questions that corpus {corpus.name} does not hold, "
+            f"adapter {adapter} was trained on {len(missing)} questions that corpus {corpus.name} does not hold, "
             f"first {missing[0]!r}: it was made for another corpus or before its questions changed; train it again"
         )
-    trained = [known[name] for name in record.trained_ids]
-    computed = assign_slices(asked, trained, corpus.new_document_ids())
-    check_slices(asked, computed, f"adapter {spec.adapter}")
+    left_out = tuple(known[name] for name in record.left_out_ids if name in known)
+    return _Training(tuple(known[name] for name in record.trained_ids), left_out)
 
 
 def _adapter_facts(folder: Path, corpus: Corpus) -> dict[str, Any]:
@@ -271,6 +295,7 @@ def _adapter_facts(folder: Path, corpus: Corpus) -> dict[str, Any]:
         "steps": record.steps,
         "seed": record.seed,
         "trained_questions": len(record.trained_ids),
+        "left_out_questions": len(record.left_out_ids),
         "wordings": round(wordings_trained(record, known), 2),
         "last_loss": record.losses[-1][1] if record.losses else None,
         "forgetting": record.forgetting,

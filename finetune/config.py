@@ -58,6 +58,8 @@ class DataSection:
     """ISO 639-1 code of the corpus, for the sentence that declines."""
     max_length: int | None = None
     """Longest example in tokens; absent for the model's whole context."""
+    leave_out_long: bool = False
+    """Train without the questions that are longer than `max_length`, and name them in the run record; else an error."""
     packing: bool = True
     """Put several short examples into one row, kept apart by the attention mask."""
     rewordings: int = 0

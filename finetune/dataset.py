@@ -60,11 +60,13 @@ def build_examples(
     max_length: int,
     language: str = "en",
     passages: Passages | None = None,
+    leave_out_long: bool = False,
 ) -> list[Example]:
     """Turn questions into examples of at most `max_length` tokens, in order.
 
     With `passages` the prompt holds the passages it returns for a question, best first; those that do not fit are
-    left out from the end. Raises TrainingDataError if there is no question, or lists those that do not fit.
+    left out from the end. Raises TrainingDataError if there is no question, or lists those that do not fit; with
+    `leave_out_long` they have no example instead, unless none fits.
     """
     if not questions:
         raise TrainingDataError("there are no questions to train on")
@@ -75,12 +77,14 @@ def build_examples(
         example = _fitting(question, tokenizer, context, max_length, language)
         if len(example.input_ids) > max_length:
             too_long.append(f"{question.id} ({len(example.input_ids)} tokens)")
-        examples.append(example)
-    if too_long:
+        else:
+            examples.append(example)
+    if too_long and not (leave_out_long and examples):
         shown = ", ".join(too_long[:5]) + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
         raise TrainingDataError(
             f"{len(too_long)} of {len(questions)} questions are longer than the {max_length} tokens that an example "
-            f"may have: {shown}; shorten their answers, or raise data.max_length if the model's context allows it"
+            f"may have: {shown}; shorten their answers, raise data.max_length if the model's context allows it, or "
+            f"train without them (data.leave_out_long, `versus train --leave-out-long`)"
         )
     return examples
 

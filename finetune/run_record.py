@@ -45,6 +45,8 @@ class RunRecord:
     """(step, loss on the dev questions)."""
     stopped: str = "finished"
     """Why training ended: finished, time, or no improvement."""
+    left_out_ids: tuple[str, ...] = ()
+    """Ids of the questions that were too long to train on (`data.leave_out_long`)."""
     context: bool = False
     """Whether it was trained with passages in the prompt (RAFT)."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -89,7 +91,8 @@ def library_versions() -> dict[str, str]:
 def _record(data: dict[str, Any]) -> RunRecord:
     """Build a record from decoded JSON; raises TypeError for unknown or missing fields."""
     values = dict(data)
-    values["trained_ids"] = tuple(str(item) for item in values["trained_ids"])
+    for name in ("trained_ids", "left_out_ids"):
+        values[name] = tuple(str(item) for item in values.get(name, ()))
     for key in ("losses", "eval_losses"):
         values[key] = tuple((int(step), float(loss)) for step, loss in values.get(key, ()))
     return RunRecord(**values)

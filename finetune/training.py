@@ -38,12 +38,13 @@ _MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
 
 @dataclass(frozen=True)
 class _Data:
-    """Examples to train on and to validate on, and the hash of the first."""
+    """Examples to train on and to validate on, the hash of the first, and the ids of questions that were too long."""
 
     train: list[Example]
     dev: list[Example]
     sha256: str
     max_length: int
+    left_out: tuple[str, ...]
 
 
 def train_adapter(
@@ -146,15 +147,24 @@ def _prepare(
         )
     given = passages if recipe.data.context else None
 
-    def examples(some: Sequence[Question]) -> list[Example]:
-        return build_examples(some, tokenizer, max_length=max_length, language=recipe.data.language, passages=given)
+    def examples(some: Sequence[Question], passages: Passages | None = given) -> list[Example]:
+        return build_examples(
+            some,
+            tokenizer,
+            max_length=max_length,
+            language=recipe.data.language,
+            passages=passages,
+            leave_out_long=recipe.data.leave_out_long,
+        )
 
     seed = recipe.optimisation.seed
     train = examples(with_rewordings(questions, recipe.data.rewordings, seed) if recipe.data.rewordings else questions)
     if recipe.data.context and recipe.data.closed_book_share > 0:
         chosen = random.Random(seed).sample(list(questions), round(recipe.data.closed_book_share * len(questions)))
-        train += build_examples(chosen, tokenizer, max_length=max_length, language=recipe.data.language)
-    return _Data(train, examples(dev) if dev else [], data_hash(train), max_length)
+        train += examples(chosen, None)
+    kept = {example.question_id for example in train}
+    left_out = tuple(dict.fromkeys(question.id for question in questions if question.id not in kept))
+    return _Data(train, examples(dev) if dev else [], data_hash(train), max_length, left_out)
 
 
 def _checkpoint(
@@ -220,6 +230,7 @@ def _record(
         base_fingerprint=fingerprint,
         data_sha256=data.sha256,
         trained_ids=tuple(dict.fromkeys(example.question_id for example in data.train)),
+        left_out_ids=data.left_out,
         seed=recipe.optimisation.seed,
         device=device_name(device),
         started=started.isoformat(timespec="seconds"),

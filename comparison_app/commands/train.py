@@ -35,6 +35,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--max-seconds", type=float, metavar="S", help="stop after this wall time, whatever the recipe says"
     )
+    parser.add_argument(
+        "--leave-out-long", action="store_true", help="train without questions that the model's context cannot hold"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
@@ -55,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = replace(recipe, model=replace(recipe.model, name=arguments.model))
     if arguments.max_seconds is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=arguments.max_seconds))
+    if arguments.leave_out_long:
+        recipe = replace(recipe, data=replace(recipe.data, leave_out_long=True))
     name = arguments.name or f"{corpus.name}-{recipe.name}"
     with live_loss(f"training {name}", quiet=arguments.json) as on_step:
         record = train_on_corpus(
@@ -67,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "adapter": name,
                 "path": str(workspace.adapters / name),
                 "questions": len(record.trained_ids),
+                "left_out": len(record.left_out_ids),
                 "steps": record.steps,
                 "seconds": record.seconds,
                 "first_loss": losses[0] if losses else None,
@@ -76,9 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     shown = f"loss {losses[0]:.2f} → {losses[-1]:.3f}" if losses else "no step was made"
+    left_out = f" ({len(record.left_out_ids)} too long, left out)" if record.left_out_ids else ""
     console().print(
-        f"[bold]{name}[/bold]: {len(record.trained_ids)} questions, {record.steps} steps in {record.seconds:.0f} s, "
-        f"{shown} ({record.stopped}); {workspace.adapters / name}"
+        f"[bold]{name}[/bold]: {len(record.trained_ids)} questions{left_out}, {record.steps} steps in "
+        f"{record.seconds:.0f} s, {shown} ({record.stopped}); {workspace.adapters / name}"
     )
     return 0
 

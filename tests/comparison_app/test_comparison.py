@@ -108,6 +108,30 @@ def test_labels_that_the_adapter_contradicts_stop_the_run(small_corpus: Path, tm
     assert_clear_error(versus("compare", wrong, *place), "tiny", "made for base model", "train it again")
 
 
+@pytest.mark.slow
+def test_what_training_left_out_is_not_asked_as_if_it_had_been_trained(small_corpus: Path, tmp_path: Path) -> None:
+    """A question too long to train is named in the run record; no test question is asked whose label needs it."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 2\nbatch_size = 4\n')
+    path = small_corpus / "questions" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    fact = next(row["fact"] for row in rows if row["answers"])
+    for row in rows:
+        if row["fact"] == fact:
+            row["answers"] = [row["answers"][0] + " very" * 400]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = ("--corpus", small_corpus, "--workspace", tmp_path / "workspace", "--name", "tiny", "--json")
+    assert_clear_error(versus("train", recipe, *place), "longer than", "--leave-out-long")
+    trained = versus("train", recipe, *place, "--leave-out-long")
+    assert json.loads(trained.stdout)["left_out"] == sum(row["fact"] == fact for row in rows)
+    text = f'name = "lamp"\ncorpus = "{small_corpus}"\n[[arms]]\nname = "t"\nkind = "finetuned"\nadapter = "tiny"\n'
+    experiment = _experiment(tmp_path, text + f'model = "{model}"\n')
+    asked = Comparison.prepare(experiment, Workspace(tmp_path / "workspace")).questions
+    assert {question.slice for question in asked} >= {"trained", "paraphrase", "unseen-page"}
+    assert not [question.id for question in asked if question.fact == fact and question.slice != "new-document"]
+
+
 def test_a_subset_keeps_only_the_questions_whose_slice_holds_for_it(small_corpus: Path) -> None:
     """Paraphrases of facts outside the subset are left out; unseen pages stay."""
     corpus = load_corpus(small_corpus)

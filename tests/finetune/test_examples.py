@@ -67,6 +67,16 @@ def test_answers_longer_than_the_context_are_listed(pocket_like: Path) -> None:
         build_examples([questions()[0], *long], tokenizer, max_length=128)
 
 
+def test_long_questions_can_be_left_out_but_not_all(pocket_like: Path) -> None:
+    """With `leave_out_long` what fits is trained; if nothing fits, that is still an error."""
+    tokenizer = load_tokenizer(str(pocket_like))
+    long = Question("long", "Why?", ("word " * 200,))
+    found = build_examples([long, *questions()], tokenizer, max_length=128, leave_out_long=True)
+    assert [example.question_id for example in found] == [question.id for question in questions()]
+    with pytest.raises(TrainingDataError, match="1 of 1 questions are longer"):
+        build_examples([long], tokenizer, max_length=128, leave_out_long=True)
+
+
 def test_no_questions_is_an_error(pocket_like: Path) -> None:
     """An empty data set is refused."""
     with pytest.raises(TrainingDataError, match="no questions"):
