@@ -106,22 +106,16 @@ def make_trainer(
             return answer_loss(model, inputs, num_items_in_batch)
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            from torch.optim.lr_scheduler import LambdaLR
-
-            def factor(step: int) -> float:
-                progress = max(step / num_training_steps, clock.share())
-                return rate_factor(progress, recipe.optimisation.schedule, recipe.optimisation.warmup)
-
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = make_schedule(optimizer or self.optimizer, num_training_steps, recipe, clock)
             return self.lr_scheduler
 
     evaluates = bool(dev_rows) and recipe.tracking.eval_every is not None
-    callbacks = [_watcher(clock, on_step)]
+    callbacks = [step_watcher(clock, on_step)]
     if evaluates and recipe.tracking.patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.tracking.patience))
     trainer = ScheduledTrainer(
         model=model,
-        args=_arguments(recipe, scratch, device, arithmetic, evaluates),
+        args=_sft_arguments(recipe, scratch, device, arithmetic, evaluates),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(dev_rows) if evaluates else None,
         processing_class=tokenizer,
@@ -158,43 +152,12 @@ def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> to
     return loss
 
 
-def _arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:
-    """Translate the recipe into trl's configuration."""
-    import torch
+def _sft_arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:
+    """Translate the recipe into trl's configuration; examples come tokenised and laid out."""
     from trl import SFTConfig
 
-    steps, tracking = recipe.optimisation, recipe.tracking
-    keeps_best = evaluates and tracking.patience is not None
-    save_every = tracking.save_every or (tracking.eval_every if keeps_best else None)
     return SFTConfig(
-        output_dir=str(scratch),
-        per_device_train_batch_size=steps.batch_size,
-        per_device_eval_batch_size=steps.batch_size,
-        gradient_accumulation_steps=steps.accumulation,
-        num_train_epochs=steps.epochs or UNLIMITED_EPOCHS,
-        max_steps=steps.max_steps or -1,
-        learning_rate=steps.learning_rate,
-        weight_decay=steps.weight_decay,
-        max_grad_norm=steps.max_grad_norm,
-        optim=steps.optimizer,
-        gradient_checkpointing=steps.gradient_checkpointing,
-        seed=steps.seed,
-        bf16=arithmetic == torch.bfloat16,
-        fp16=arithmetic == torch.float16,
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to=list(tracking.report_to) or "none",
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=tracking.eval_every if evaluates else None,
-        save_strategy="steps" if save_every else "no",
-        save_steps=save_every or 500,
-        save_total_limit=2,
-        load_best_model_at_end=keeps_best,
-        metric_for_best_model="eval_loss" if keeps_best else None,
-        greater_is_better=False if keeps_best else None,
+        **shared_arguments(recipe, scratch, device, arithmetic, evaluates),
         packing=False,
         max_length=None,
         remove_unused_columns=False,
@@ -202,7 +165,59 @@ def _arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dty
     )
 
 
-def _watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -> Any:
+def make_schedule(optimizer: Any, steps: int, recipe: Recipe, clock: Clock) -> Any:
+    """Return the learning-rate schedule of the recipe, by steps or by time, whichever is further."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    def factor(step: int) -> float:
+        progress = max(step / steps, clock.share())
+        return rate_factor(progress, recipe.optimisation.schedule, recipe.optimisation.warmup)
+
+    return LambdaLR(optimizer, factor)
+
+
+def shared_arguments(
+    recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool
+) -> dict[str, Any]:
+    """Return those arguments of trl's configurations that fine-tuning and preference training share."""
+    import torch
+
+    steps, tracking = recipe.optimisation, recipe.tracking
+    keeps_best = evaluates and tracking.patience is not None
+    save_every = tracking.save_every or (tracking.eval_every if keeps_best else None)
+    return {
+        "output_dir": str(scratch),
+        "per_device_train_batch_size": steps.batch_size,
+        "per_device_eval_batch_size": steps.batch_size,
+        "gradient_accumulation_steps": steps.accumulation,
+        "num_train_epochs": steps.epochs or UNLIMITED_EPOCHS,
+        "max_steps": steps.max_steps or -1,
+        "learning_rate": steps.learning_rate,
+        "weight_decay": steps.weight_decay,
+        "max_grad_norm": steps.max_grad_norm,
+        "optim": steps.optimizer,
+        "gradient_checkpointing": steps.gradient_checkpointing,
+        "seed": steps.seed,
+        "bf16": arithmetic == torch.bfloat16,
+        "fp16": arithmetic == torch.float16,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": list(tracking.report_to) or "none",
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": tracking.eval_every if evaluates else None,
+        "save_strategy": "steps" if save_every else "no",
+        "save_steps": save_every or 500,
+        "save_total_limit": 2,
+        "load_best_model_at_end": keeps_best,
+        "metric_for_best_model": "eval_loss" if keeps_best else None,
+        "greater_is_better": False if keeps_best else None,
+    }
+
+
+def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -> Any:
     """Return the callback that watches the clock, reports steps, refuses broken losses and seals checkpoints."""
     from transformers import TrainerCallback
 
