@@ -37,7 +37,7 @@ _MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
 
 
 @dataclass(frozen=True)
-class _Data:
+class TrainingData:
     """Examples to train on and to validate on, the hash of the first, and the ids of questions that were too long."""
 
     train: list[Example]
@@ -80,9 +80,9 @@ def train_adapter(
     questions = _chosen(questions, recipe)
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
-    checkpoint = _checkpoint(scratch, recipe, data.sha256, fingerprint, resume, clock)
-    with _readable_failures(recipe):
-        model = _load(recipe, device)
+    checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
+    with readable_failures(recipe):
+        model = load_for_training(recipe, device)
         before = multiple_choice_score(model, tokenizer, general, max_length=context) if general else None
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
         trainer = make_trainer(
@@ -100,10 +100,10 @@ def train_adapter(
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         after = multiple_choice_score(adapted.eval(), tokenizer, general, max_length=context) if general else None
-    record = _record(recipe, trainer, data, fingerprint, device, started, clock)
+    record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     if before is not None and after is not None:
         record = replace(record, forgetting={"before": before, "after": after, "questions": len(general)})
-    _write(adapted, record, output)
+    write_adapter(adapted, record, output)
     shutil.rmtree(scratch, ignore_errors=True)
     return record
 
@@ -114,7 +114,7 @@ def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
     return [each for each in questions if each.answers or random.Random(f"{seed} {each.id}").random() < share]
 
 
-def _load(recipe: Recipe, device: str) -> PreTrainedModel:
+def load_for_training(recipe: Recipe, device: str) -> PreTrainedModel:
     """Load the recipe's base model for training, with the random numbers seeded."""
     from transformers import set_seed
 
@@ -138,7 +138,7 @@ def _prepare(
     tokenizer: PreTrainedTokenizerBase,
     passages: Passages | None,
     context: int,
-) -> _Data:
+) -> TrainingData:
     """Turn questions into examples that fit the recipe's length and the model's context."""
     max_length = recipe.data.max_length or context
     if max_length > context:
@@ -164,10 +164,10 @@ def _prepare(
         train += examples(chosen, None)
     kept = {example.question_id for example in train}
     left_out = tuple(dict.fromkeys(question.id for question in questions if question.id not in kept))
-    return _Data(train, examples(dev) if dev else [], data_hash(train), max_length, left_out)
+    return TrainingData(train, examples(dev) if dev else [], data_hash(train), max_length, left_out)
 
 
-def _checkpoint(
+def checkpoint_to_resume(
     scratch: Path, recipe: Recipe, sha256: str, fingerprint: str, resume: bool, clock: Clock
 ) -> Path | None:
     """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh."""
@@ -181,7 +181,7 @@ def _checkpoint(
 
 
 @contextmanager
-def _readable_failures(recipe: Recipe) -> Iterator[None]:
+def readable_failures(recipe: Recipe) -> Iterator[None]:
     """Turn running out of memory into advice."""
     try:
         yield
@@ -211,10 +211,10 @@ def memory_advice(recipe: Recipe) -> str:
     return "; or ".join(advice) or "choose a smaller base model"
 
 
-def _record(
+def make_record(
     recipe: Recipe,
     trainer: Any,
-    data: _Data,
+    data: TrainingData,
     fingerprint: str,
     device: str,
     started: datetime,
@@ -247,7 +247,7 @@ def _record(
     )
 
 
-def _write(model: Any, record: RunRecord, output: Path) -> None:
+def write_adapter(model: Any, record: RunRecord, output: Path) -> None:
     """Write the adapter's folder, whole, in one step."""
     try:
         with new_folder(output) as folder:
