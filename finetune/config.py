@@ -24,6 +24,8 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bi
 NO_LENGTH = "give epochs, max_steps or max_seconds"
 _LIMITS = ("max_steps", "max_seconds")
 REPORTERS = ("tensorboard", "wandb", "trackio")
+PREFERENCE_LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "sft")
+REFERENCES = ("start", "base")
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,36 @@ class TrackingSection:
 
 
 @dataclass(frozen=True)
+class DpoSection:
+    """Section `[dpo]`: learning from preferred and rejected answers (Rafailov et al. 2023, arXiv 2305.18290)."""
+
+    beta: float = 0.1
+    """How dear it is to move away from the reference: low moves far, high stays near."""
+    losses: tuple[str, ...] = ("sigmoid",)
+    """Losses of trl's `DPOTrainer`, added up; `sft` beside `sigmoid` keeps the chosen answers likely in themselves."""
+    loss_weights: tuple[float, ...] = ()
+    """One weight per loss; empty for 1 each."""
+    reference: str = "start"
+    """What is not to be left far behind: the adapter that training starts from, or the bare base model."""
+    label_smoothing: float = 0.0
+    """Share of the votes taken to be wrong (for `robust`)."""
+    min_pairs: int = 8
+    """Fewer preferences than this are refused."""
+
+    def __post_init__(self) -> None:
+        uneven = bool(self.loss_weights) and len(self.loss_weights) != len(self.losses)
+        _refuse(
+            _above("beta", self.beta),
+            "losses is empty" if not self.losses else None,
+            *(_one_of("losses", item, PREFERENCE_LOSSES) for item in self.losses),
+            f"loss_weights has {len(self.loss_weights)} numbers for {len(self.losses)} losses" if uneven else None,
+            _one_of("reference", self.reference, REFERENCES),
+            _between("label_smoothing", self.label_smoothing, 0, 0.49),
+            _at_least("min_pairs", self.min_pairs, 1),
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe; `name` is the file's name without its ending."""
 
@@ -187,6 +219,8 @@ class Recipe:
     lora: LoraSection = field(default_factory=LoraSection)
     optimisation: OptimisationSection = field(default_factory=lambda: OptimisationSection(epochs=1))
     tracking: TrackingSection = field(default_factory=TrackingSection)
+    dpo: DpoSection | None = None
+    """Only in recipes for preferences (`versus prefer`)."""
 
     def __post_init__(self) -> None:
         saves = self.tracking.save_every
@@ -199,8 +233,11 @@ class Recipe:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain dictionaries, for a run record."""
-        return dataclasses.asdict(self)
+        """Return the recipe as plain dictionaries, for a run record; without `dpo` where it has none."""
+        data = dataclasses.asdict(self)
+        if self.dpo is None:
+            del data["dpo"]
+        return data
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -209,12 +246,18 @@ SECTIONS: dict[str, type[Any]] = {
     "lora": LoraSection,
     "optimisation": OptimisationSection,
     "tracking": TrackingSection,
+    "dpo": DpoSection,
 }
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the package, sorted."""
+    """Return the names of the recipes for `versus train` that ship with the package, sorted."""
     return sorted(path.stem for path in RECIPES.glob("*.toml") if _is_adapter_recipe(path))
+
+
+def preference_recipe_names() -> list[str]:
+    """Return the names of the recipes for `versus prefer` that ship with the package, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if "dpo" in _tables(path))
 
 
 def load_recipe(path_or_name: str | Path) -> Recipe:
@@ -263,8 +306,11 @@ def _find(path_or_name: str | Path) -> Path:
 
 def _is_adapter_recipe(path: Path) -> bool:
     """Tell whether a bundled TOML file is a recipe of this module (others are of pretraining)."""
-    tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    return set(tables) <= {"description", *SECTIONS}
+    return set(_tables(path)) <= {"description", *SECTIONS} - {"dpo"}
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _section(section: str, kind: type[Any], table: Any, problems: list[str]) -> Any:
@@ -303,7 +349,8 @@ def _fits(value: Any, hint: Any) -> bool:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in kinds:
         if typing.get_origin(kind) is tuple:
-            if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            kind_of_item = typing.get_args(kind)[0]
+            if isinstance(value, tuple) and all(_fits(item, kind_of_item) for item in value):
                 return True
         elif kind is float:
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -317,7 +364,8 @@ def _type_name(hint: Any) -> str:
     """Name a field's type in words."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return " or ".join(words.get(kind, "a list of texts") for kind in kinds if kind is not type(None))
+    lists = {tuple[float, ...]: "a list of numbers"}
+    return " or ".join(words.get(kind, lists.get(kind, "a list of texts")) for kind in kinds if kind is not type(None))
 
 
 def _refuse(*problems: str | None) -> None:
