@@ -275,20 +275,26 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
 
 def recipe_from_mapping(data: dict[str, Any], *, name: str, source: str) -> Recipe:
     """Build a recipe from the tables of a TOML file; `source` names it in errors. Raises RecipeError."""
-    problems = _unknown(data, ("description", *SECTIONS), "top level")
-    parts: dict[str, Any] = {}
-    for section, kind in SECTIONS.items():
-        if section in data:
-            parts[section] = _section(section, kind, data[section], problems)
-    description = data.get("description", "")
-    if not isinstance(description, str):
-        problems.append("description must be text")
+    parts, problems = read_sections(data, SECTIONS)
     if not problems:
         try:
-            return Recipe(name=name, description=description, **parts)
+            return Recipe(name=name, **parts)
         except RecipeError as error:
             problems.extend(error.problems)
     raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+
+
+def read_sections(data: dict[str, Any], sections: dict[str, type[Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Build the `sections` (and `description`) of a recipe of any kind; return them, and all that is wrong."""
+    problems = _unknown(data, ("description", *sections), "top level")
+    parts: dict[str, Any] = {}
+    for section, kind in sections.items():
+        if section in data:
+            parts[section] = _section(section, kind, data[section], problems)
+    parts["description"] = data.get("description", "")
+    if not isinstance(parts["description"], str):
+        problems.append("description must be text")
+    return parts, problems
 
 
 def _find(path_or_name: str | Path) -> Path:

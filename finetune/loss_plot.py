@@ -20,7 +20,7 @@ def write_loss_plot(path: Path, record: RunRecord) -> None:
     if record.eval_losses:
         axes.plot(*zip(*record.eval_losses, strict=True), label="validation", marker="o", markersize=3)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per answer token)")
+    axes.set_ylabel("loss (nats per answer token)" if record.trained_ids else "loss (nats per token)")
     axes.set_title(f"{record.recipe.get('name', '')} on {record.base_model}: {record.seconds:.0f} s")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

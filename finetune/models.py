@@ -19,31 +19,43 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.chat import require_chat_template
 from finetune.errors import ModelError
+from finetune.processes import is_sharded
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POCKET = "pocket"
+MODELS_VARIABLE = "VERSUS_MODELS"
+"""Environment variable of the folders (separated as in PATH) in which models made here are found by name."""
 _VOLATILE_CONFIG = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+_FOUR_BIT_DEVICES = ("cuda", "xpu", "cpu")
 _BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def resolve_model(name: str) -> str:
     """Return what transformers loads for `name`: pocket's folder, a local folder, or the Hugging Face id itself.
 
+    A bare name is also looked for in the folders of `$VERSUS_MODELS` (the command puts its workspace's `models` there).
     Raises ModelError if pocket is not there, or if `name` looks like a path and is no model folder.
     """
     from finetune.pocket import pocket_path
 
     folder = pocket_path() if name == POCKET else Path(name)
-    if (folder / "config.json").is_file():
-        return str(folder)
+    made = [] if Path(name).name != name else [place / name for place in model_places()]
+    for place in (folder, *made):
+        if (place / "config.json").is_file():
+            return str(place)
     if name == POCKET:
         raise ModelError(f"the bundled model is missing from {folder}: install the package again, or run make pocket")
     if folder.is_dir() or name.startswith(("/", "./", "../", "~")):
         raise ModelError(f"{name}: no model there (a model folder holds config.json and *.safetensors)")
     return name
+
+
+def model_places() -> list[Path]:
+    """Return the folders in which models made here are found by name."""
+    return [Path(place) for place in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if place]
 
 
 def model_folder(name: str) -> Path:
@@ -63,8 +75,8 @@ def model_folder(name: str) -> Path:
         ) from error
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `name`; it is sure to have a chat template and a pad token."""
+def load_tokenizer(name: str, *, chat: bool = True) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `name`; it is sure to have a chat template (unless not `chat`) and a pad token."""
     quiet_libraries()
     from transformers import AutoTokenizer
 
@@ -73,7 +85,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model {name}: its tokenizer cannot be loaded: {_first_line(error)}") from error
-    require_chat_template(tokenizer, name)
+    if chat:
+        require_chat_template(tokenizer, name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -95,6 +108,11 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     device = device or default_device()
+    if quantization is not None and device.split(":")[0] not in _FOUR_BIT_DEVICES:
+        raise ModelError(
+            f"model {name}: 4-bit weights (quantization {quantization}) run on {' and '.join(_FOUR_BIT_DEVICES)}, not "
+            f"on {device}: leave quantization out, or choose another device"
+        )
     arithmetic = choose_dtype(dtype, device)
     options: dict[str, Any] = {"dtype": arithmetic, "local_files_only": True, "use_safetensors": True}
     if quantization is not None:
@@ -140,6 +158,17 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
+def arithmetic_problem(name: str, device: str) -> str | None:
+    """Return why `device` cannot train in the dtype called `name`, and the mend; None if it can."""
+    import torch
+
+    if name == "float16" and device == "cpu":
+        return 'float16 is trained on GPUs only: set model.dtype to "auto", "bfloat16" or "float32"'
+    if name == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return 'this GPU has no bfloat16: set model.dtype = "float16" (see the recipe mistral-7b-t4-fp16)'
+    return None
+
+
 def cpu_has_bf16() -> bool:
     """Tell whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); others emulate it slowly."""
     import torch
@@ -180,7 +209,7 @@ def quiet_libraries() -> None:
 
 
 def _nf4(arithmetic: torch.dtype, double: bool) -> Any:
-    """Return the 4-bit configuration of QLoRA."""
+    """Return the 4-bit configuration of QLoRA; to be shared out among processes it is stored as `arithmetic`."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -188,6 +217,7 @@ def _nf4(arithmetic: torch.dtype, double: bool) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=double,
         bnb_4bit_compute_dtype=arithmetic,
+        bnb_4bit_quant_storage=arithmetic if is_sharded() else None,
     )
 
 

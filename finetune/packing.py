@@ -37,6 +37,16 @@ class PackedBatch:
         """Return the additive block mask of shape (b, 1, t, t) that models take as `attention_mask`."""
         return block_causal_mask(self.segments, dtype)
 
+    def on(self, device: torch.device) -> PackedBatch:
+        """Return the batch on `device`."""
+        parts = (self.input_ids, self.position_ids, self.labels, self.segments)
+        return PackedBatch(*(part.to(device) for part in parts))
+
+    def rows(self, place: slice) -> PackedBatch:
+        """Return some of the rows."""
+        parts = (self.input_ids, self.position_ids, self.labels, self.segments)
+        return PackedBatch(*(part[place] for part in parts))
+
 
 def plan_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     """Divide examples among rows of at most `row_length` tokens: indices, longest first, each into the fullest row.

@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import math
 import time
-import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, RecipeError
+from finetune.interrupts import between_steps
+from finetune.master_weights import MasterWeights
 from finetune.packing import IGNORED, PackedBatch
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class PretrainingConfig:
     steps: optimiser steps · rows, row_length: a step's batch in rows and tokens · learning_rate: at its peak ·
     warmup_steps: linear rise · final_share: of the peak, where the cosine ends · clip: largest gradient norm ·
     max_seconds: stop early and decay to the end in time (0: no limit) · threads: of torch (0: torch's own choice) ·
-    guide_weight: of the attention guide's loss · seed: of everything random.
+    guide_weight: of the attention guide's loss · seed: of everything random · rows_at_once: rows of one pass through
+    the model, less memory for the same step (0: all) · gradient_checkpointing: compute activations twice, less memory.
     """
 
     steps: int = 1000
@@ -49,6 +53,8 @@ class PretrainingConfig:
     evaluate_every: int = 200
     checkpoint_every: int = 100
     seed: int = 0
+    rows_at_once: int = 0
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         wrong = [
@@ -58,30 +64,19 @@ class PretrainingConfig:
         ]
         wrong += [
             f"{name} must not be negative"
-            for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay")
+            for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay", "rows_at_once")
             if getattr(self, name) < 0
         ]
         if self.learning_rate <= 0 or self.clip <= 0:
             wrong.append("learning_rate and clip must be above 0")
         if not 0 <= self.final_share <= 1:
             wrong.append("final_share must lie between 0 and 1")
+        if self.warmup_steps >= self.steps:
+            wrong.append(f"warmup_steps ({self.warmup_steps}) must be under steps ({self.steps})")
+        if self.rows_at_once and self.guide_weight:
+            wrong.append("rows_at_once and guide_weight contradict each other: guides need the whole batch")
         if wrong:
-            raise FinetuneError("pretraining recipe: " + "; ".join(wrong))
-
-
-def load_recipe(path: Path, table: str) -> PretrainingConfig:
-    """Read one table of a TOML recipe. Raises FinetuneError for a missing table, or naming all unknown keys."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise FinetuneError(f"{path}: {error}") from error
-    if not isinstance(content.get(table), dict):
-        raise FinetuneError(f"{path} has no table [{table}]; it has {sorted(content)}")
-    known = {each.name for each in fields(PretrainingConfig)}
-    unknown = sorted(set(content[table]) - known)
-    if unknown:
-        raise FinetuneError(f"{path} [{table}]: unknown keys {unknown}; known are {sorted(known)}")
-    return PretrainingConfig(**content[table])
+            raise RecipeError(*wrong)
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,24 @@ class TrainingBatch:
     packed: PackedBatch
     weights: torch.Tensor
     guides: tuple[Guide, ...] = ()
+
+    def on(self, device: torch.device) -> TrainingBatch:
+        """Return the batch with its rows on `device`; guides stay where they are."""
+        return replace(self, packed=self.packed.on(device), weights=self.weights.to(device))
+
+    def parts(self, rows: int) -> list[TrainingBatch]:
+        """Return the batch in parts of at most `rows` rows; whole for 0. Raises FinetuneError if it has guides."""
+        if not rows or rows >= len(self.weights):
+            return [self]
+        if self.guides:
+            raise FinetuneError("a batch with guides cannot be cut into parts: set rows_at_once = 0")
+        places = [slice(start, start + rows) for start in range(0, len(self.weights), rows)]
+        return [TrainingBatch(self.packed.rows(place), self.weights[place]) for place in places]
+
+    def weight(self) -> float:
+        """Return the sum of the weights of the tokens that are predicted."""
+        counted = self.packed.labels[:, 1:] != IGNORED
+        return float(self.weights[:, 1:][counted].sum())
 
 
 class Batches(Protocol):
@@ -163,61 +176,6 @@ def learning_rate(config: PretrainingConfig, step: int, share: float) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
     return config.learning_rate * warm * (config.final_share + (1 - config.final_share) * cosine)
-
-
-class MasterWeights:
-    """AdamW on fp32 copies of a model's weights, which may themselves be bf16."""
-
-    def __init__(self, model: PreTrainedModel, config: PretrainingConfig) -> None:
-        import torch
-
-        self._clip = config.clip
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.masters = [weight.detach().float().clone() for weight in self.weights]
-        for master in self.masters:
-            master.grad = torch.zeros_like(master)
-        groups = [
-            {"params": [m for m in self.masters if m.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [m for m in self.masters if m.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-
-    def step(self, rate: float) -> None:
-        """Take one step with the weights' gradients, which are cleared. Raises FinetuneError if they are not finite."""
-        import torch
-
-        for weight, master in zip(self.weights, self.masters, strict=True):
-            if weight.grad is None:
-                master.grad.zero_()  # type: ignore[union-attr]
-            else:
-                master.grad.copy_(weight.grad)  # type: ignore[union-attr]
-            weight.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, self._clip)
-        if not torch.isfinite(norm):
-            raise FinetuneError("the loss is no longer finite: lower learning_rate and resume from the last checkpoint")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.write_back()
-
-    def write_back(self) -> None:
-        """Copy the masters into the model's weights."""
-        import torch
-
-        with torch.no_grad():
-            for weight, master in zip(self.weights, self.masters, strict=True):
-                weight.copy_(master)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"masters": self.masters, "optimizer": self.optimizer.state_dict()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's state."""
-        for master, saved in zip(self.masters, state["masters"], strict=True):
-            master.data.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.write_back()
 
 
 def batch_loss(
@@ -286,7 +244,8 @@ def pretrain(
 ) -> PretrainingResult:
     """Train `model` in place, leaving checkpoints in `folder`; a killed run goes on from the last one if `resume`.
 
-    The checkpoint is written whole or not at all. Raises FinetuneError if the loss is no longer finite.
+    The checkpoint is written whole or not at all, also when the run is interrupted: then after the step at hand. Raises
+    TrainingError if the loss is no longer finite; the last checkpoint stays.
     """
     import torch
 
@@ -294,31 +253,48 @@ def pretrain(
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
     optimizer, progress = MasterWeights(model, config), _Progress()
-    if resume and (folder / "checkpoint.pt").is_file():
-        progress = _restore(folder / "checkpoint.pt", optimizer)
+    if resume and (folder / CHECKPOINT).is_file():
+        progress = _restore(folder / CHECKPOINT, optimizer)
     started = time.monotonic() - progress.seconds
     model.train()
-    while progress.step < config.steps and not _out_of_time(config, progress):
-        batch = batches(progress.step)
-        loss = batch_loss(model, batch, guide_weight=config.guide_weight, auxiliary=auxiliary)
-        torch.autograd.backward(loss)
-        optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
-        progress.step += 1
-        progress.tokens += int((batch.packed.segments > 0).sum())
-        progress.seconds = time.monotonic() - started
-        progress.losses.append((progress.step, float(loss.detach())))
-        evaluation = _evaluation(model, progress, config, evaluate)
-        if on_step is not None:
-            on_step(
-                Step(progress.step, config.steps, progress.losses[-1][1], progress.seconds, progress.tokens, evaluation)
-            )
-        if progress.step % config.checkpoint_every == 0:
-            _save(folder / "checkpoint.pt", optimizer, progress)
-    _save(folder / "checkpoint.pt", optimizer, progress)
+    with between_steps() as interrupted:
+        while progress.step < config.steps and not _out_of_time(config, progress):
+            batch = batches(progress.step).on(model.device)
+            loss = _gradients(model, batch, config, auxiliary)
+            optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
+            progress.step += 1
+            progress.tokens += int((batch.packed.segments > 0).sum())
+            progress.seconds = time.monotonic() - started
+            progress.losses.append((progress.step, loss))
+            evaluation = _evaluation(model, progress, config, evaluate)
+            if on_step is not None:
+                on_step(Step(progress.step, config.steps, loss, progress.seconds, progress.tokens, evaluation))
+            if progress.step % config.checkpoint_every == 0 or interrupted():
+                _save(folder / CHECKPOINT, optimizer, progress)
+            if interrupted():
+                raise KeyboardInterrupt
+    _save(folder / CHECKPOINT, optimizer, progress)
     model.eval()
     return PretrainingResult(
         progress.step, progress.tokens, progress.seconds, tuple(progress.losses), tuple(progress.evaluations)
     )
+
+
+def _gradients(
+    model: PreTrainedModel, batch: TrainingBatch, config: PretrainingConfig, auxiliary: Auxiliary | None
+) -> float:
+    """Add the gradients of a batch's loss to the weights, part by part; return the loss."""
+    import torch
+
+    parts = batch.parts(config.rows_at_once)
+    whole = batch.weight()
+    total = 0.0
+    for part in parts:
+        loss = batch_loss(model, part, guide_weight=config.guide_weight, auxiliary=auxiliary)
+        share = 1.0 if len(parts) == 1 else part.weight() / whole
+        torch.autograd.backward(loss * share)
+        total += float(loss.detach()) * share
+    return total
 
 
 def _share(config: PretrainingConfig, progress: _Progress) -> float:

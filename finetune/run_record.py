@@ -15,7 +15,7 @@ from finetune.errors import AdapterError
 
 FORMAT = 1
 FILE_NAME = "run_record.json"
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "tokenizers", "rag-vs-finetune")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "tokenizers", "rag-vs-finetune")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,16 @@ class RunRecord:
     """Ids of the questions that were too long to train on (`data.leave_out_long`)."""
     context: bool = False
     """Whether it was trained with passages in the prompt (RAFT)."""
+    processes: int = 1
+    """How many processes trained together."""
     versions: dict[str, str] = field(default_factory=dict)
     forgetting: dict[str, float] | None = None
     """Share of general multiple-choice questions right, `before` and `after`, over `questions`; None if not asked."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Further figures: bits per character before and after a pretraining, say."""
+    preferences: dict[str, Any] | None = None
+    """What `versus prefer` taught: the adapter it went on from (`start`), how many `pairs`, the mean of log p(chosen) -
+    log p(rejected) as `margin_before` and `margin_after`, the share `grown`; None for other trainings."""
     format: int = FORMAT
 
 

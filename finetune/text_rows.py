@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, block_causal_mask
@@ -15,19 +15,29 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+NARROW, WIDE = ".u16", ".u32"
+"""Endings of token files: integers of 16 and of 32 bits."""
+
+LOGITS_AT_ONCE = 2**26
+"""Logits that measuring holds at a time: 256 MB in float32."""
+
 
 class TextRows:
     """Plain text as training rows: documents end to end, cut into rows, each with its own block mask.
 
-    Token ids lie in a file of 16-bit integers, written once per tokenizer and text and read by memory mapping; rows are
-    drawn in an order that the seed fixes, every row once before any comes again.
+    Token ids lie in a file of 16-bit integers (32-bit for a large vocabulary), written once per tokenizer and text and
+    read by memory mapping; rows are drawn in an order that the seed fixes, every row once before any comes again.
     """
 
     def __init__(self, path: Path, config: PretrainingConfig, end_token: int) -> None:
         import numpy as np
 
-        self._tokens = np.memmap(path, dtype=np.uint16, mode="r")
-        self._config, self._end = config, end_token
+        kind = np.uint32 if path.suffix == WIDE else np.uint16
+        if path.stat().st_size == 0:
+            raise FinetuneError(f"{path} holds no tokens: the text is empty")
+        self._tokens = np.memmap(path, dtype=kind, mode="r")
+        self.config, self.end_token = config, end_token
+        self._order: tuple[int, Any] = (-1, None)
         self.rows = len(self._tokens) // config.row_length
         if self.rows == 0:
             raise FinetuneError(f"{path} holds {len(self._tokens)} tokens, less than one row of {config.row_length}")
@@ -38,17 +48,41 @@ class TextRows:
         import torch
 
         epoch, place = divmod(number, self.rows)
-        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.rows)
-        start = int(order[place]) * self._config.row_length
-        return torch.from_numpy(self._tokens[start : start + self._config.row_length].astype(np.int64))
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
+        start = int(self._order[1][place]) * self.config.row_length
+        return torch.from_numpy(self._tokens[start : start + self.config.row_length].astype(np.int64))
 
     def __call__(self, step: int) -> TrainingBatch:
         """Return the step's batch: every token is predicted, but none across documents."""
         import torch
 
-        first = step * self._config.rows
-        ids = torch.stack([self.row(first + number) for number in range(self._config.rows)])
-        return text_batch(ids, self._end)
+        first = step * self.config.rows
+        ids = torch.stack([self.row(first + number) for number in range(self.config.rows)])
+        return text_batch(ids, self.end_token)
+
+
+class ReplayedRows:
+    """Rows of new text with a share of rows of general text among them, evenly spread: replay (arXiv 2403.08763).
+
+    Which rows a step holds depends on the step alone.
+    """
+
+    def __init__(self, new: TextRows, general: TextRows, share: float) -> None:
+        self._new, self._general, self._share = new, general, share
+
+    def row(self, number: int) -> torch.Tensor:
+        """Return the token ids (row_length,) of the number-th row."""
+        before, after = math.floor(number * self._share), math.floor((number + 1) * self._share)
+        return self._general.row(before) if after > before else self._new.row(number - before)
+
+    def __call__(self, step: int) -> TrainingBatch:
+        """Return the step's batch."""
+        import torch
+
+        rows = self._new.config.rows
+        ids = torch.stack([self.row(step * rows + number) for number in range(rows)])
+        return text_batch(ids, self._new.end_token)
 
 
 def text_batch(ids: torch.Tensor, end_token: int) -> TrainingBatch:
@@ -64,18 +98,27 @@ def text_batch(ids: torch.Tensor, end_token: int) -> TrainingBatch:
     return TrainingBatch(packed, weights=torch.ones(ids.shape))
 
 
+def token_file(folder: Path, name: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Return the path of a token file for `tokenizer`: its ending says how wide the integers are."""
+    return folder / f"{name}{NARROW if len(tokenizer) <= 2**16 else WIDE}"
+
+
 def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path) -> int:
-    """Write the token ids of `texts`, each ended by the end token, as 16-bit integers; return how many."""
+    """Write the token ids of `texts`, each ended by the end token, as integers of 16 bits; return how many.
+
+    A `path` that ends in `.u32` holds 32 bits. Raises FinetuneError if the vocabulary needs them and it does not.
+    """
     import numpy as np
 
-    if len(tokenizer) > np.iinfo(np.uint16).max:
-        raise FinetuneError(f"token files hold 16-bit ids, and this tokenizer has {len(tokenizer)} tokens")
+    kind = np.uint32 if path.suffix == WIDE else np.uint16
+    if len(tokenizer) > np.iinfo(kind).max + 1:
+        raise FinetuneError(f"{path} holds 16-bit ids, and the tokenizer has {len(tokenizer)} tokens: use {WIDE}")
     count = 0
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as file:
         for batch in _batched(texts, 256):
             encoded = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-            ids = np.array([token for text in encoded for token in [*text, tokenizer.eos_token_id]], dtype=np.uint16)
+            ids = np.array([token for text in encoded for token in [*text, tokenizer.eos_token_id]], dtype=kind)
             file.write(ids.tobytes())
             count += len(ids)
     temporary.replace(path)
@@ -104,12 +147,14 @@ def bits_per_character(
 
     nats, characters = 0.0, 0
     rows = [row for text in texts for row in _rows_of(tokenizer, text, row_length)]
-    for start in range(0, len(rows), 8):
-        group = rows[start : start + 8]
+    at_once = max(1, min(8, LOGITS_AT_ONCE // (row_length * len(tokenizer))))
+    padding = tokenizer.pad_token_id or 0
+    for start in range(0, len(rows), at_once):
+        group = rows[start : start + at_once]
         width = max(len(row) for row in group)
-        ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in group])
-        lengths = torch.tensor([len(row) for row in group])
-        segments = (torch.arange(width)[None] < lengths[:, None]).long()
+        ids = torch.tensor([row + [padding] * (width - len(row)) for row in group], device=model.device)
+        lengths = torch.tensor([len(row) for row in group], device=model.device)
+        segments = (torch.arange(width, device=model.device)[None] < lengths[:, None]).long()
         mask = block_causal_mask(segments, model.dtype)
         with torch.no_grad():
             hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state

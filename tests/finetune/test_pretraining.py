@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError
+from finetune.master_weights import MasterWeights
 from finetune.packing import IGNORED
 from finetune.pretraining import (
     Guide,
-    MasterWeights,
     PretrainingConfig,
     batch_loss,
     guide_loss,
     learning_rate,
-    load_recipe,
     pretrain,
 )
 from finetune.text_rows import TextRows, bits_per_character, text_batch, write_tokens
@@ -210,14 +209,27 @@ def test_too_little_text_is_an_error(tmp_path: Path) -> None:
         TextRows(tmp_path / "text.u16", CONFIG, tokenizer.eos_token_id)
 
 
-def test_a_recipe_is_read_and_its_errors_reported_together(tmp_path: Path) -> None:
-    """Unknown keys are named; so are all values out of range at once."""
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text("[text]\nsteps = 5\nrows = 2\n[odd]\nstpes = 5\nrow = 1\n", encoding="utf-8")
-    assert load_recipe(recipe, "text") == PretrainingConfig(steps=5, rows=2)
-    with pytest.raises(FinetuneError, match=r"'row', 'stpes'"):
-        load_recipe(recipe, "odd")
-    with pytest.raises(FinetuneError, match=r"no table \[absent\]"):
-        load_recipe(recipe, "absent")
+def test_all_values_out_of_range_are_reported_together() -> None:
+    """Each wrong value stands in the one message, and so do contradictions."""
     with pytest.raises(FinetuneError, match=r"rows must be at least 1.*clip"):
         PretrainingConfig(rows=0, clip=0)
+    with pytest.raises(FinetuneError, match=r"warmup_steps \(50\) must be under steps \(5\).*rows_at_once"):
+        PretrainingConfig(steps=5, rows_at_once=2, guide_weight=0.1)
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tokens: tuple[Path, int]) -> None:
+    """Passing two rows at a time through the model needs less memory and changes nothing but rounding."""
+    from dataclasses import replace
+
+    import torch
+
+    from finetune.pretraining import _gradients
+
+    batch = TextRows(tokens[0], CONFIG, tokens[1])(0)
+    found = []
+    for at_once in (0, 3):
+        model = tiny_decoder()
+        loss = _gradients(model, batch, replace(CONFIG, rows_at_once=at_once), None)
+        found.append((loss, model.get_input_embeddings().weight.grad))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
