@@ -36,11 +36,18 @@ def train_on_corpus(
     resume: bool = False,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> RunRecord:
-    """Train an adapter called `name` on the corpus's train questions (or a subset's) and return its run record."""
+    """Train an adapter called `name` on the corpus's train questions (or a subset's) and return its run record.
+
+    General questions are asked before and after. In several processes the first indexes the corpus where that is due.
+    """
+    from comparison_app.preparing import general_checks
+    from finetune.models import default_device
+    from finetune.processes import first_goes_ahead
     from finetune.training import train_adapter
 
     questions = training_questions(corpus, subset)
-    passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
+    with first_goes_ahead(default_device()):
+        passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
     return train_adapter(
         recipe,
         questions,
@@ -49,6 +56,7 @@ def train_on_corpus(
         on_step=on_step,
         resume=resume,
         passages=passages,
+        general=general_checks(workspace, corpus.language),
     )
 
 

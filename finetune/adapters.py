@@ -65,6 +65,28 @@ def attach_lora(model: PreTrainedModel, lora: LoraSection, *, checkpointing: boo
         raise RecipeError(f"lora.target_modules {targets} fit no layer; the model's linear layers: {known}") from error
 
 
+def continue_lora(model: PreTrainedModel, folder: Path, *, checkpointing: bool = False) -> Any:
+    """Return `model`, frozen, with the adapter in `folder` on it as `default`, to be trained on. Raises AdapterError.
+
+    A model in 4 bits is prepared for training first.
+    """
+    from peft import PeftModel, prepare_model_for_kbit_training
+
+    _check_weights(folder / WEIGHTS)
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{folder}: the adapter cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def drop_adapter(model: Any, name: str) -> None:
+    """Take the adapter `name` off a PeftModel, if it is there."""
+    if name in model.peft_config:
+        model.delete_adapter(name)
+
+
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """Give a temporary folder beside `output` that takes its name, in one step, when the block ends well.
@@ -85,9 +107,12 @@ def new_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def save_adapter(model: Any, folder: Path, base: str) -> None:
-    """Write the active adapter's weights (safetensors) and configuration into `folder`; `base` names its base model."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+def save_adapter(model: Any, folder: Path, base: str, weights: dict[str, Any] | None = None) -> None:
+    """Write the active adapter's weights (safetensors) and configuration into `folder`; `base` names its base model.
+
+    `weights` takes the place of the model's own state where that is shared out among processes.
+    """
+    model.save_pretrained(str(folder), safe_serialization=True, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))

@@ -37,7 +37,8 @@ def begin(scratch: Path, identity: dict[str, Any]) -> None:
 
 def seal(folder: Path, seconds: float) -> None:
     """Mark the checkpoint in `folder` as whole, made after `seconds` of training."""
-    hashes = {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SEAL}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
+    hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     write_text(folder / SEAL, json.dumps({"seconds": seconds, "files": hashes}))
 
 
@@ -51,8 +52,8 @@ def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | N
         return None
     if json.loads((scratch / IDENTITY).read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
         raise TrainingError(
-            f"{scratch}: the interrupted training had other questions, another base model or another [lora] section; "
-            "train without --resume to start again"
+            f"{scratch}: the interrupted training had other questions, another base model, another [lora] section or "
+            "another number of processes; train without --resume to start again"
         )
     for folder in folders:
         seconds = _sealed_seconds(folder)

@@ -6,6 +6,7 @@ data_prep.errors.VersusError
     ├── ModelError          a base model that is missing, not loadable here, or has no chat template
     ├── TrainingDataError   questions that cannot be trained on: none, or longer than the context
     ├── TrainingError       a training that cannot go on: non-finite loss, out of memory, a damaged checkpoint
+    ├── LaunchError         several processes that cannot be started so
     ├── AdapterError        an adapter that is missing, half written, or made for another base model
     └── PromptError         a prompt that does not fit into the model's context
 """
@@ -37,6 +38,10 @@ class TrainingDataError(FinetuneError):
 
 class TrainingError(FinetuneError):
     """A training that cannot go on: non-finite loss, out of memory, a damaged checkpoint."""
+
+
+class LaunchError(FinetuneError):
+    """Several processes or machines that cannot be started as asked."""
 
 
 class AdapterError(FinetuneError):

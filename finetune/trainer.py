@@ -6,9 +6,11 @@ This is the one module that imports trl, and only inside functions: the import i
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from finetune.config import Recipe
 from finetune.dataset import Collator
 from finetune.errors import TrainingError
 from finetune.packing import IGNORED
+from finetune.processes import is_first, of_first, process_count, wait
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +49,11 @@ class Clock:
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
         self.before = 0.0
+        self.reserve = 0.0
+        """Seconds that are kept for what comes after the last step, saving not counted."""
         self.stopped: str | None = None
         self._start = time.monotonic()
+        self._agreed = 0.0
 
     def elapsed(self) -> float:
         """Return the seconds trained so far, those before a resume included."""
@@ -57,7 +63,13 @@ class Clock:
         """Return the share of the time for training that is used up; 0 without a limit."""
         if self.limit is None:
             return 0.0
-        return self.elapsed() / (self.limit - min(SAVING_SECONDS, SAVING_SHARE * self.limit))
+        used = self.elapsed() if process_count() == 1 else self._agreed
+        return used / max(self.limit - min(SAVING_SECONDS, SAVING_SHARE * self.limit) - self.reserve, 1e-3)
+
+    def agree(self) -> None:
+        """Take over the first process's time: processes that train together stop, and slow down, together."""
+        if self.limit is not None:
+            self._agreed = of_first(self.elapsed())
 
 
 def rate_factor(progress: float, schedule: str, warmup: float) -> float:
@@ -95,13 +107,13 @@ def make_trainer(
     class ScheduledTrainer(SFTTrainer):  # type: ignore[misc]
         """SFTTrainer whose learning rate follows steps or time, whichever is further.
 
-        On a CPU it projects only the answers' positions onto the vocabulary; trl does so on GPUs alone.
+        One process on a CPU projects only the answers' positions onto the vocabulary; trl does so on GPUs alone.
         """
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if device != "cpu" or return_outputs:
+            if device != "cpu" or return_outputs or process_count() > 1:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return answer_loss(model, inputs, num_items_in_batch)
 
@@ -205,7 +217,10 @@ def shared_arguments(
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
         "report_to": list(tracking.report_to) or "none",
+        "run_name": scratch.name.removeprefix(".").removesuffix(".training"),
+        "project": "versus",
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": tracking.eval_every if evaluates else None,
         "save_strategy": "steps" if save_every else "no",
@@ -217,12 +232,24 @@ def shared_arguments(
     }
 
 
+def require_trackers(names: Sequence[str]) -> None:
+    """Raise TrainingError if a tracker of `report_to` is not installed; before a model is loaded in vain."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise TrainingError(
+            f"tracking.report_to names {', '.join(missing)}, not installed here: `pip install {' '.join(missing)}`, or "
+            "leave it out"
+        )
+    os.environ.setdefault("WANDB_PROJECT", "versus")
+
+
 def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -> Any:
     """Return the callback that watches the clock, reports steps, refuses broken losses and seals checkpoints."""
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            clock.agree()
             if clock.share() >= 1:
                 clock.stopped = "time"
                 control.should_training_stop = True
@@ -231,12 +258,14 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
             logs = logs or {}
             _refuse_broken(logs, state.global_step)
             loss, eval_loss = logs.get("loss"), logs.get("eval_loss")
-            if on_step is not None and (loss is not None or eval_loss is not None):
+            if on_step is not None and is_first() and (loss is not None or eval_loss is not None):
                 shown = loss if loss is not None else _last_loss(state.log_history)
                 on_step(TrainingStep(state.global_step, _total(state, clock), shown, clock.elapsed(), eval_loss))
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", clock.elapsed())
+            wait()
+            if is_first():
+                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", clock.elapsed())
 
     return Watcher()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,19 @@ from finetune.dataset import Collator, Example, Passages, as_rows, build_example
 from finetune.errors import TrainingDataError, TrainingError
 from finetune.forgetting import MultipleChoice, multiple_choice_score
 from finetune.loss_plot import write_loss_plot
-from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, load_tokenizer, model_context
+from finetune.models import (
+    arithmetic_problem,
+    base_fingerprint,
+    choose_dtype,
+    default_device,
+    load_base,
+    load_tokenizer,
+    model_context,
+)
+from finetune.processes import is_first, is_sharded, join, process_count, wait
 from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
-from finetune.trainer import Clock, TrainingStep, make_trainer
+from finetune.trainer import Clock, TrainingStep, make_trainer, require_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,11 +78,14 @@ def train_adapter(
     none. `general` multiple-choice questions are asked before and after, to see what is forgotten.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
+    In several processes (see `processes`) all of them call this with the same data; the first writes.
     Raises FinetuneError for data, a model, a checkpoint or a training that cannot go on.
     """
     clock = Clock(recipe.optimisation.max_seconds)
     started = datetime.now(UTC)
-    device = device or default_device()
+    device = join(device or default_device())
+    require_trackers(recipe.tracking.report_to)
+    require_arithmetic(recipe, device)
     if recipe.data.context and passages is None:
         raise TrainingDataError(f"recipe {recipe.name} trains with context: passages for its questions are needed")
     context = model_context(recipe.model.name)
@@ -83,7 +97,9 @@ def train_adapter(
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with readable_failures(recipe):
         model = load_for_training(recipe, device)
+        asked = time.monotonic()
         before = multiple_choice_score(model, tokenizer, general, max_length=context) if general else None
+        clock.reserve = time.monotonic() - asked
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
         trainer = make_trainer(
             adapted,
@@ -103,9 +119,20 @@ def train_adapter(
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     if before is not None and after is not None:
         record = replace(record, forgetting={"before": before, "after": after, "questions": len(general)})
-    write_adapter(adapted, record, output)
-    shutil.rmtree(scratch, ignore_errors=True)
+    write_adapter(adapted, record, output, scratch, gathered_weights(trainer))
     return record
+
+
+def require_arithmetic(recipe: Recipe, device: str) -> None:
+    """Raise TrainingError if the device cannot train in the recipe's arithmetic, or its optimiser is missing."""
+    problem = arithmetic_problem(recipe.model.dtype, device)
+    if problem is not None:
+        raise TrainingError(f"recipe {recipe.name} cannot be trained on {device}: {problem}")
+    if "8bit" in recipe.optimisation.optimizer and find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            f'optimisation.optimizer is {recipe.optimisation.optimizer}, which needs bitsandbytes: install it, or set "'
+            'adamw_torch_fused"'
+        )
 
 
 def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
@@ -172,9 +199,14 @@ def checkpoint_to_resume(
 ) -> Path | None:
     """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh."""
     identity = {"data": sha256, "base": fingerprint, "lora": recipe.as_dict()["lora"]}
+    if process_count() > 1:
+        identity["processes"] = process_count()
     found = latest_checkpoint(scratch, identity) if resume else None
+    wait()
     if found is None:
-        begin(scratch, json.loads(json.dumps(identity)))
+        if is_first():
+            begin(scratch, json.loads(json.dumps(identity)))
+        wait()
         return None
     clock.before = found.seconds
     return found.path
@@ -243,20 +275,37 @@ def make_record(
         eval_losses=tuple((int(row["step"]), float(row["eval_loss"])) for row in history if "eval_loss" in row),
         stopped=clock.stopped or ("finished" if state.global_step >= state.max_steps else "no improvement"),
         context=recipe.data.context,
+        processes=process_count(),
         versions=library_versions(),
     )
 
 
-def write_adapter(model: Any, record: RunRecord, output: Path) -> None:
-    """Write the adapter's folder, whole, in one step."""
+def gathered_weights(trainer: Any) -> dict[str, Any] | None:
+    """Return the whole model's state where the processes hold parts of it; None where each holds all of it."""
+    return dict(trainer.accelerator.get_state_dict(trainer.model)) if is_sharded() else None
+
+
+def write_adapter(
+    model: Any, record: RunRecord, output: Path, scratch: Path | None = None, weights: dict[str, Any] | None = None
+) -> None:
+    """Write the adapter's folder, whole, in one step, in the first of the processes; the others wait.
+
+    `weights` are those of `gathered_weights`. What TensorBoard was told in `scratch` comes along; then `scratch` goes.
+    """
     try:
-        with new_folder(output) as folder:
-            save_adapter(model, folder, record.base_model)
-            write_loss_plot(folder / "loss.png", record)
-            write_run_record(folder, record)
-            check_whole(folder)
+        if is_first():
+            with new_folder(output) as folder:
+                save_adapter(model, folder, record.base_model, weights)
+                write_loss_plot(folder / "loss.png", record)
+                if scratch is not None and (scratch / "runs").is_dir():
+                    shutil.copytree(scratch / "runs", folder / "tensorboard")
+                write_run_record(folder, record)
+                check_whole(folder)
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise TrainingError(f"cannot write the adapter to {output}: {error.strerror or error}") from error
+    wait()
 
 
 def device_name(device: str) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
 from comparison_app.console import console, error_console, print_json
+from comparison_app.errors import ComparisonError
+from comparison_app.launching import add_launch_options, launch
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def register(subparsers: Any) -> None:
         "--leave-out-long", action="store_true", help="train without questions that the model's context cannot hold"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    add_launch_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,10 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     from comparison_app.training import train_on_corpus
     from finetune.config import load_recipe
     from finetune.embedder import is_embedder_recipe
+    from finetune.processes import is_first
 
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
     if is_embedder_recipe(arguments.recipe):
+        if arguments.launch:
+            raise ComparisonError("an embedder is tuned in one process: leave --launch out")
         return _tune_embedder(arguments, workspace, corpus)
     recipe = load_recipe(arguments.recipe)
     if arguments.model:
@@ -61,10 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.leave_out_long:
         recipe = replace(recipe, data=replace(recipe.data, leave_out_long=True))
     name = arguments.name or f"{corpus.name}-{recipe.name}"
-    with live_loss(f"training {name}", quiet=arguments.json) as on_step:
+    if arguments.launch:
+        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
+    with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
         record = train_on_corpus(
             recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
         )
+    if not is_first():
+        return 0
     losses = [loss for _, loss in record.losses]
     if arguments.json:
         print_json(
@@ -88,6 +98,26 @@ def run(arguments: argparse.Namespace) -> int:
         f"{record.seconds:.0f} s, {shown} ({record.stopped}); {workspace.adapters / name}"
     )
     return 0
+
+
+def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> list[str]:
+    """Return the command of one process of a training with `--launch`."""
+    given = {
+        "--corpus": arguments.corpus,
+        "--name": name,
+        "--workspace": workspace.path,
+        "--model": arguments.model,
+        "--subset": arguments.subset,
+        "--max-seconds": arguments.max_seconds,
+    }
+    flags = {
+        "--leave-out-long": arguments.leave_out_long,
+        "--resume": arguments.resume,
+        "--json": arguments.json,
+        "--debug": arguments.debug,
+    }
+    options = [part for key, value in given.items() if value is not None for part in (key, str(value))]
+    return ["train", arguments.recipe, *options, *(key for key, value in flags.items() if value)]
 
 
 def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: Corpus) -> int:
