@@ -22,6 +22,7 @@ COMMANDS = (
     "index",
     "search",
     "train",
+    "prefer",
     "ask",
     "compare",
     "report",

@@ -45,6 +45,8 @@ def train_on_corpus(
     from finetune.processes import first_goes_ahead
     from finetune.training import train_adapter
 
+    if recipe.dpo is not None:
+        raise ComparisonError(f"recipe {recipe.name} learns from preferences, not questions: `versus prefer` takes it")
     questions = training_questions(corpus, subset)
     with first_goes_ahead(default_device()):
         passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
