@@ -117,16 +117,25 @@ def load_base(
     options: dict[str, Any] = {"dtype": arithmetic, "local_files_only": True, "use_safetensors": True}
     if quantization is not None:
         options["quantization_config"] = _nf4(arithmetic, double_quantization)
-        options["device_map"] = {"": device}
     folder = model_folder(name)
+    quantized = quantization is not None or stored_quantization(folder) is not None
+    if quantized:
+        options["device_map"] = {"": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
     except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
         hint = f" with quantization {quantization} on {device}" if quantization else ""
         raise ModelError(f"model {name} cannot be loaded{hint}: {_first_line(error)}") from error
-    if quantization is None:
+    if not quantized:
         model.to(device)
     return model.eval()
+
+
+def stored_quantization(folder: Path) -> str | None:
+    """Return the method in which the weights of a model folder were written (`bitsandbytes`, say), None if in full."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    method = config.get("quantization_config", {}).get("quant_method")
+    return str(method) if method else None
 
 
 @lru_cache(maxsize=64)
