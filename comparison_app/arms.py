@@ -7,7 +7,7 @@ its adapters are switched, never copied.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comparison_app.abstention import calibrated
@@ -15,7 +15,7 @@ from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
 from comparison_app.indexes import fit_context, open_retriever, rag_config
-from comparison_app.predictions import Prediction, RetrievedSpan
+from comparison_app.predictions import CheckedSentence, LinkedPicture, Prediction, RetrievedSpan
 from comparison_app.replies import ReplyJournal
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
@@ -107,6 +107,8 @@ class Arm:
             seconds=seconds,
             cost=self._cost(prompt, completion),
             error=meta.get("error"),
+            sentences=tuple(_sentence(item) for item in meta.get("sentences") or ()),
+            pictures=tuple(LinkedPicture(**item) for item in meta.get("pictures") or ()),
         )
 
     def _failure(self, question: Question, error: Exception, seconds: float) -> Prediction:
@@ -240,3 +242,7 @@ def _span(document: Any) -> RetrievedSpan:
     return RetrievedSpan(
         meta["document"], meta["start"], meta["end"], float(document.score or 0.0), meta.get("title", "")
     )
+
+
+def _sentence(item: Mapping[str, Any]) -> CheckedSentence:
+    return CheckedSentence(item["start"], item["end"], item["status"], tuple(item["citations"]), item["span"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.console import Progress
@@ -19,7 +20,6 @@ from rag.reranking import SENTENCES
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from rag.embedding import Embedder
     from rag.indexing import IndexReport
@@ -150,6 +150,15 @@ def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig, writ
     if not store.generation:
         update_index(workspace, corpus, config)
     return refined(open_search(store, config), writer)
+
+
+def indexed_text(workspace: Workspace, corpus: Corpus, document: str) -> str:
+    """Return a document's text as it stands in the default index, or on disk if it is not there; "" if unknown."""
+    source = open_store(workspace, corpus, rag_config()).source(document)
+    if source is not None:
+        return source.content or ""
+    file = corpus.path / "documents" / f"{Path(document).name}.md"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def fit_context(config: RagConfig, context_length: int) -> RagConfig:

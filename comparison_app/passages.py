@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from comparison_app.metrics.normalise import words
 from comparison_app.metrics.support import sentences
-from comparison_app.predictions import RetrievedSpan
+from comparison_app.predictions import LinkedPicture, Prediction, RetrievedSpan
 from data_prep.corpus import Corpus
+from data_prep.places import Place, place_of
 
 LONGEST = 900
 """Characters of a passage that are shown, around what is marked."""
@@ -26,23 +27,35 @@ _ALIKE = 0.7
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that a passage links to, as a data address that needs no request; `words` is its alternative text."""
+    """A picture of the corpus beside a source: the file, and the words for those who do not see it."""
 
     words: str
-    address: str
+    file: Path
+
+    @property
+    def address(self) -> str:
+        """The picture as a data address, which needs no request."""
+        data = base64.b64encode(self.file.read_bytes()).decode("ascii")
+        return f"data:{self.media_type};base64,{data}"
+
+    @property
+    def media_type(self) -> str:
+        """What kind of picture it is, say image/png."""
+        return f"image/{_TYPES[self.file.suffix.lower()]}"
 
 
 @dataclass(frozen=True)
 class Passage:
     """A source: `pieces` are its text in order, each with whether the answer rests on it.
 
-    `link` is the address of the page it came from, None where it came from a file. `start` and `end` are characters of
-    the document.
+    `link` opens the page it came from, at the section or the page of a PDF where that is known; None where it came from
+    a file. `page` is counted from 1. `start` and `end` are characters of the document.
     """
 
     document: str
     title: str
     section: str
+    page: int | None
     link: str | None
     start: int
     end: int
@@ -55,32 +68,77 @@ class Passage:
         """The whole text that is shown."""
         return "".join(text for text, _ in self.pieces)
 
+    @property
+    def where(self) -> str:
+        """Title, section and page in words."""
+        named = f"{self.title} › {self.section}" if self.section else self.title
+        return f"{named}, page {self.page}" if self.page else named
 
-def passages(
-    spans: Sequence[RetrievedSpan], answer: str, corpus: Corpus, text_of: Callable[[str], str], most: int = 3
-) -> list[Passage]:
+
+def passages(prediction: Prediction, corpus: Corpus, text_of: Callable[[str], str], most: int = 3) -> list[Passage]:
     """Return the first `most` sources of an answer; `text_of` gives a document's text by its id, as it was indexed."""
-    return [_passage(span, answer, corpus, text_of(span.document)) for span in spans[:most]]
+    spans = prediction.documents[:most]
+    texts = {span.document: text_of(span.document) for span in spans}
+    shown = _pictures(prediction.pictures, spans, texts)
+    return [
+        _passage(span, prediction, corpus, texts[span.document], linked)
+        for span, linked in zip(spans, shown, strict=True)
+    ]
 
 
-def _passage(span: RetrievedSpan, answer: str, corpus: Corpus, document: str) -> Passage:
-    entry = corpus.manifest.get(span.document)
-    source = entry.source if entry else None
+def _passage(
+    span: RetrievedSpan, prediction: Prediction, corpus: Corpus, document: str, linked: Sequence[LinkedPicture]
+) -> Passage:
     text = document[span.start : span.end]
-    marks = quoted(text, answer)
+    marks = carried(prediction, span) if prediction.sentences else quoted(text, prediction.answer)
     opening = _HEADING.match(text)
-    first = marks[0][0] if marks else (opening.end() if opening else 0)
+    first = span.start + (marks[0][0] if marks else opening.end() if opening else 0)
+    entry = corpus.manifest.get(span.document)
+    place = place_of(entry, first) if entry else Place()
+    pictures = [picture for item in linked if (picture := corpus_picture(corpus, item.path, item.title))]
     return Passage(
         document=span.document,
         title=(entry.title if entry else "") or span.title or span.document,
-        section=section_at(document, span.start + first),
-        link=source if source and re.match(r"https?://", source) else None,
+        section=section_at(document, first),
+        page=place.page,
+        link=place.link,
         start=span.start,
         end=span.end,
         score=span.score,
         pieces=_shown(text, marks),
-        pictures=tuple(pictures_of(text, corpus)),
+        pictures=tuple(pictures if prediction.pictures else pictures_of(text, corpus)),
     )
+
+
+def carried(prediction: Prediction, span: RetrievedSpan) -> list[tuple[int, int]]:
+    """Return where, in the text of `span`, the sentences stand that carry the answer's."""
+    found = [each.span for each in prediction.sentences if each.span and each.span[0] == span.document]
+    inside = [(max(start, span.start) - span.start, min(end, span.end) - span.start) for _, start, end in found]
+    return _merged([(start, end) for start, end in inside if start < end])
+
+
+def _pictures(
+    pictures: Sequence[LinkedPicture], spans: Sequence[RetrievedSpan], texts: Mapping[str, str]
+) -> list[list[LinkedPicture]]:
+    """Return the pictures beside each of `spans`: at the source that links to it, else the first of its section."""
+    shown: list[list[LinkedPicture]] = [[] for _ in spans]
+    for picture in pictures:
+        own = [place for place, span in enumerate(spans) if span.document == picture.document]
+        within = [place for place in own if spans[place].start <= picture.start < spans[place].end]
+        section = section_at(texts.get(picture.document, ""), picture.start)
+        beside = [place for place in own if section_at(texts[picture.document], spans[place].end - 1) == section]
+        for place in (within or beside or own)[:1]:
+            shown[place].append(picture)
+    return shown
+
+
+def clipped(pieces: Sequence[tuple[str, bool]], longest: int) -> list[tuple[str, bool]]:
+    """Return the first `longest` characters of a text in pieces."""
+    found, left = [], longest
+    for text, marked in pieces:
+        found.append((text[:left], marked))
+        left = max(0, left - len(text))
+    return [(text, marked) for text, marked in found if text]
 
 
 def section_at(document: str, place: int) -> str:
@@ -132,19 +190,16 @@ def _shown(text: str, marks: list[tuple[int, int]]) -> tuple[tuple[str, bool], .
 
 def pictures_of(text: str, corpus: Corpus) -> list[Picture]:
     """Return the corpus's own pictures that markdown links to; pictures elsewhere are not fetched."""
-    found = []
-    for words_, link in dict.fromkeys(_PICTURE.findall(text)):
-        path = _inside(corpus.path, link)
-        kind = _TYPES.get(Path(link).suffix.lower())
-        if path is not None and kind and path.stat().st_size <= _LARGEST_PICTURE:
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            found.append(Picture(words_, f"data:image/{kind};base64,{data}"))
-    return found
+    links = dict.fromkeys(_PICTURE.findall(text))
+    return [found for words_, link in links if (found := corpus_picture(corpus, f"documents/{link}", words_))]
 
 
-def _inside(corpus: Path, link: str) -> Path | None:
-    """Return the file of the corpus's `assets/` that a document's relative link names, else None."""
-    if "://" in link or link.startswith(("/", "data:")):
+def corpus_picture(corpus: Corpus, path: str, words_: str = "") -> Picture | None:
+    """Return the picture at `path`, relative to the corpus's folder; None unless it lies in `assets/` and is shown."""
+    if "://" in path or "\0" in path or path.removeprefix("documents/").startswith(("/", "data:")):
         return None
-    path = (corpus / "documents" / link).resolve()
-    return path if path.is_relative_to((corpus / "assets").resolve()) and path.is_file() else None
+    file = (corpus.path / path).resolve()
+    inside = file.is_relative_to((corpus.path / "assets").resolve()) and file.is_file()
+    if not inside or file.suffix.lower() not in _TYPES or file.stat().st_size > _LARGEST_PICTURE:
+        return None
+    return Picture(words_, file)

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 from comparison_app.errors import PredictionError
 from data_prep.questions import Question
 
+SENTENCE_STATUSES = ("supported", "uncited", "unsupported")
+UNSUPPORTED = SENTENCE_STATUSES[2]
+
 
 @dataclass(frozen=True)
 class RetrievedSpan:
@@ -32,11 +35,40 @@ class RetrievedSpan:
 
 
 @dataclass(frozen=True)
+class CheckedSentence:
+    """One sentence of an answer, characters `start` to `end` of it, held against what the arm read.
+
+    `status`: supported (carried by what it cites), uncited (carried by something it does not cite) or unsupported.
+    `citations` are numbers of `documents`, from 1; `span` is the document, start and end of what carries it, or None.
+    """
+
+    start: int
+    end: int
+    status: str
+    citations: tuple[int, ...] = ()
+    span: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class LinkedPicture:
+    """A picture that a section of what was read links to, from character `start` on of `document`.
+
+    `path` is relative to the corpus's folder, or a web address; `title` is its text for those who do not see it.
+    """
+
+    document: str
+    start: int
+    path: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One arm's reply to one question, with what it read and what it took.
 
     `abstained`: the arm declined. `error`: the arm failed, which is scored as a wrong answer. `cost` is in the
-    experiment's currency and None where it follows from `seconds` and the machine's price.
+    experiment's currency and None where it follows from `seconds` and the machine's price. `sentences` is empty for
+    arms that read nothing, for refusals, and in runs made before sentences were kept; so is `pictures`.
     """
 
     question_id: str
@@ -50,6 +82,20 @@ class Prediction:
     seconds: float = 0.0
     cost: float | None = None
     error: str | None = None
+    sentences: tuple[CheckedSentence, ...] = ()
+    pictures: tuple[LinkedPicture, ...] = ()
+
+    @property
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The answer in pieces, in order, each with whether it is a sentence that nothing read carries."""
+        found, place = [], 0
+        for each in self.sentences:
+            if each.status == UNSUPPORTED and each.start >= place:
+                said = self.answer[each.start : each.end].rstrip()
+                found += [(self.answer[place : each.start], False), (said, True)]
+                place = each.start + len(said)
+        found.append((self.answer[place:], False))
+        return [(text, unsupported) for text, unsupported in found if text]
 
 
 class AnswerSystem(Protocol):
@@ -86,8 +132,18 @@ def from_line(line: str, where: str) -> Prediction:
     problems = _problems(data)
     if problems:
         raise PredictionError(f"{where}: {'; '.join(problems)}; mend or delete the line and run with --resume")
-    spans = tuple(RetrievedSpan(**span) for span in data.get("documents", ()))
-    return Prediction(**{**data, "documents": spans})
+    read = {
+        "documents": tuple(RetrievedSpan(**span) for span in data.get("documents", ())),
+        "sentences": tuple(_sentence(item) for item in data.get("sentences", ())),
+        "pictures": tuple(LinkedPicture(**item) for item in data.get("pictures", ())),
+    }
+    return Prediction(**{**data, **read})
+
+
+def _sentence(item: dict[str, Any]) -> CheckedSentence:
+    span = item.get("span")
+    citations = tuple(item.get("citations", ()))
+    return CheckedSentence(**{**item, "citations": citations, "span": tuple(span) if span else None})
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -115,6 +171,8 @@ _NUMBERS = {"seconds": False, "seconds_to_first_token": True, "cost": True}
 _COUNTS = ("prompt_tokens", "completion_tokens")
 _KNOWN = {field.name for field in fields(Prediction)}
 _SPAN_KEYS = {field.name for field in fields(RetrievedSpan)}
+_SENTENCE_KEYS = {field.name for field in fields(CheckedSentence)}
+_PICTURE_KEYS = {field.name for field in fields(LinkedPicture)}
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
@@ -127,7 +185,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
         found.append("abstained must be true or false")
     if not isinstance(data.get("error"), str | None):
         found.append("error must be a string or null")
-    return found + _number_problems(data) + _span_problems(data.get("documents", []))
+    found += _number_problems(data) + _span_problems(data.get("documents", []))
+    return found + _sentence_problems(data.get("sentences", [])) + _picture_problems(data.get("pictures", []))
 
 
 def _is_name(value: object) -> bool:
@@ -164,3 +223,43 @@ def _span_problems(spans: object) -> list[str]:
         if not isinstance(span["document"], str) or not (_is_amount(span["start"]) and _is_amount(span["end"])):
             return ["a span of documents needs a document id, a start and an end"]
     return []
+
+
+def _sentence_problems(sentences: object) -> list[str]:
+    """Say what is wrong with a prediction's `sentences`."""
+    if not isinstance(sentences, list):
+        return ["sentences must be a list"]
+    for item in sentences:
+        if not isinstance(item, dict) or not {"start", "end", "status"} <= set(item) <= _SENTENCE_KEYS:
+            return [f"sentences must be objects with the keys {', '.join(sorted(_SENTENCE_KEYS))}"]
+        if item["status"] not in SENTENCE_STATUSES or not (_is_place(item["start"]) and _is_place(item["end"])):
+            return [f"a sentence needs a start, an end and a status of {', '.join(SENTENCE_STATUSES)}"]
+        numbers, span = item.get("citations", []), item.get("span")
+        if not isinstance(numbers, list) or not all(_is_place(number) for number in numbers):
+            return ["citations of a sentence must be whole numbers"]
+        if span is not None and not _is_triple(span):
+            return ["span of a sentence must be null, or a document id, a start and an end"]
+    return []
+
+
+def _picture_problems(pictures: object) -> list[str]:
+    """Say what is wrong with a prediction's `pictures`."""
+    if not isinstance(pictures, list):
+        return ["pictures must be a list"]
+    for item in pictures:
+        if not isinstance(item, dict) or not {"document", "start", "path"} <= set(item) <= _PICTURE_KEYS:
+            return [f"pictures must be objects with the keys {', '.join(sorted(_PICTURE_KEYS))}"]
+        words = (item["document"], item["path"], item.get("title", ""))
+        if not _is_place(item["start"]) or not all(isinstance(word, str) for word in words):
+            return ["a picture needs a document id, a start, and a path"]
+    return []
+
+
+def _is_place(value: object) -> bool:
+    """Tell whether `value` is a whole number of at least 0."""
+    return _is_amount(value) and isinstance(value, int)
+
+
+def _is_triple(value: object) -> bool:
+    """Tell whether `value` is a document id, a start and an end."""
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and all(map(_is_place, value[1:]))

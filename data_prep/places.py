@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from data_prep.corpus import ManifestEntry
+
+_IN_FRAGMENTS = "!$&'()*+,;=:@/?%"
+"""Characters that a fragment may hold as they are (RFC 3986); a percent sign is taken to be a code already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ def place_of(entry: ManifestEntry, offset: int) -> Place:
 
     The link is the source's address with `#anchor` or `#page=N`; None where the source is no web address.
     """
-    page = bisect_right(entry.page_offsets, offset) if entry.page_offsets else None
+    page = max(1, bisect_right(entry.page_offsets, offset)) if entry.page_offsets else None
     anchor = None
     if entry.anchors:
         before = bisect_right([start for start, _ in entry.anchors], offset)
@@ -30,5 +34,5 @@ def place_of(entry: ManifestEntry, offset: int) -> Place:
     source = entry.source or ""
     if not source.startswith(("http://", "https://")):
         return Place(page, anchor)
-    fragment = f"#{anchor}" if anchor else f"#page={page}" if page else ""
+    fragment = f"#{quote(anchor, safe=_IN_FRAGMENTS)}" if anchor else f"#page={page}" if page else ""
     return Place(page, anchor, source.split("#")[0] + fragment)

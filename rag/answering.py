@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.conversations import is_refusal, refusal, with_context
-from rag.citations import citation_notes
+from rag.citations import citation_notes, quoted_notes
 from rag.config import RagConfig
 from rag.errors import RagError
 from rag.evaluation import document_of, roc_auc
@@ -70,8 +70,9 @@ class RagAnswerer:
     `confidence` (of retrieval, 0 to 1), `spans` [(document, start, end)] of quotes or passages, `context_cut`,
     `prompt_tokens`, `completion_tokens`, `mean_logprob`, `error` (why there is no reply, else None),
     `seconds_retrieval`, `seconds`, `pictures` (of the retrieved sections, each with `document`, `start`, `path`,
-    `title`), and with `config.cite` `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the
-    answer with these marked.
+    `title`), and `sentences`: of each sentence of the answer whether and by which span it is carried. Written answers
+    also have `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the answer with these marked;
+    with `config.cite` the generator was asked for the citations, else sentences are checked against all it was shown.
 
     `folder` is where the corpus lies; with `config.pictures` the pictures in it are given to the generator, which must
     have an attribute `sees` that is true, else `RagError` is raised.
@@ -185,7 +186,8 @@ class RagAnswerer:
             answer = next(quoted)
             text = answer.text or refusal(self.language)
             meta = {"abstained": not answer.text, "spans": answer.spans, "quote_confidence": answer.confidence}
-            answers.append(self._answer(task, text, meta))
+            notes = quoted_notes(answer.text, answer.pieces, answer.quotes)
+            answers.append(self._answer(task, text, {**meta, **notes}))
         return answers
 
     def _generate(self, tasks: Sequence[_Task], generator: Generator) -> list[GeneratedAnswer]:
@@ -213,8 +215,7 @@ class RagAnswerer:
             "mean_logprob": reply_meta.get("mean_logprob"),
             "error": reply_meta.get("error"),
         }
-        if self.config.cite:
-            meta.update(citation_notes(text, task.passages, task.chunks, self._tokenizer))
+        meta.update(citation_notes(text, task.passages, task.chunks, self._tokenizer))
         return self._answer(task, text, meta)
 
     def _answer(self, task: _Task, text: str, meta: dict[str, Any]) -> GeneratedAnswer:

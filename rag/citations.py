@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_prep.conversations import is_refusal
@@ -20,6 +20,9 @@ from rag.prompts import cited_numbers, without_citations
 
 if TYPE_CHECKING:
     from haystack import Document
+
+QuoteTerms = tuple[Quote, frozenset[str]]
+"""A quote and its index terms."""
 
 SUPPORTED, UNSUPPORTED, UNCITED = "supported", "unsupported", "uncited"
 
@@ -58,7 +61,10 @@ def check_answer(
 
     Citations that stand behind a sentence's full stop belong to it.
     """
-    quotes = [quotes_of(chunk, rank) for rank, chunk in enumerate(chunks)]
+    quotes = [
+        [(quote, frozenset(tokenizer(quote.text))) for quote in quotes_of(chunk, rank)]
+        for rank, chunk in enumerate(chunks)
+    ]
     return [_checked(answer, start, end, passages, quotes, tokenizer) for start, end in _sentences(answer)]
 
 
@@ -67,19 +73,40 @@ def citation_notes(
 ) -> dict[str, Any]:
     """Return what `check_answer` found, for an answer's metadata.
 
-    `citations`: numbers of passages that exist; `unknown_citations`: numbers that name none; `unsupported`: sentences
-    that nothing carries; `marked`: the answer with these marked; `cited_spans`: document, start and end of what
-    carries the others. An answer that declines is not checked.
+    `sentences`: every `CheckedSentence` as a mapping; `citations`: numbers of passages that exist; `unknown_citations`:
+    numbers that name none; `unsupported`: sentences that nothing carries; `marked`: the answer with these marked;
+    `cited_spans`: document, start and end of what carries the others. An answer that declines is not checked.
     """
     sentences = [] if is_refusal(without_citations(answer)) else check_answer(answer, passages, chunks, tokenizer)
     numbers = [number for number in cited_numbers(answer) if 0 < number <= len(passages)]
     return {
+        "sentences": [asdict(sentence) for sentence in sentences],
         "citations": numbers,
         "unknown_citations": [number for number in cited_numbers(answer) if number not in numbers],
         "unsupported": unsupported(sentences),
         "marked": marked(answer, sentences),
         "cited_spans": [sentence.span for sentence in sentences if sentence.span],
     }
+
+
+def quoted_notes(text: str, pieces: Sequence[tuple[int, int]], quotes: Sequence[Quote]) -> dict[str, Any]:
+    """Return the metadata of an answer put together of `quotes`, which stand at `pieces` (start, end) of its `text`.
+
+    Each is carried by the very words that it quotes.
+    """
+    sentences = [
+        CheckedSentence(
+            text[start:end],
+            start,
+            end,
+            (quote.chunk + 1,),
+            (),
+            SUPPORTED,
+            (quote.document, quote.start, quote.end),
+        )
+        for (start, end), quote in zip(pieces, quotes, strict=True)
+    ]
+    return {"sentences": [asdict(sentence) for sentence in sentences]}
 
 
 def unsupported(sentences: Sequence[CheckedSentence]) -> list[str]:
@@ -115,7 +142,7 @@ def _checked(
     start: int,
     end: int,
     passages: Sequence[str],
-    quotes: Sequence[Sequence[Quote]],
+    quotes: Sequence[Sequence[QuoteTerms]],
     tokenizer: Tokenizer,
 ) -> CheckedSentence:
     text = without_citations(answer[start:end])
@@ -135,12 +162,11 @@ def _checked(
     return CheckedSentence(text, start, end, known, unknown, status, span)
 
 
-def _nearest(sentence: str, quotes: Sequence[Quote], tokenizer: Tokenizer) -> Quote | None:
+def _nearest(sentence: str, quotes: Sequence[QuoteTerms], tokenizer: Tokenizer) -> Quote | None:
     """Return the quote that shares the most words with `sentence`, the shorter one of two; None where none does."""
     words = set(tokenizer.words(sentence))
-    shared = {id(quote): len(words.intersection(tokenizer(quote.text))) for quote in quotes}
-    best = max(quotes, key=lambda quote: (shared[id(quote)], -quote.words), default=None)
-    return best if best is not None and shared[id(best)] else None
+    best = max(quotes, key=lambda each: (len(words & each[1]), -each[0].words), default=None)
+    return best[0] if best is not None and words & best[1] else None
 
 
 def _is_carried(sentence: str, held: str, nearest: Quote | None, tokenizer: Tokenizer) -> bool:

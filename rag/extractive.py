@@ -63,6 +63,9 @@ class ExtractiveAnswer:
     text: str
     spans: list[tuple[str, int, int]] = field(default_factory=list)
     confidence: float = 0.0
+    quotes: list[Quote] = field(default_factory=list)
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    """Start and end of each quote in `text`."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,11 @@ class ExtractiveGenerator:
             return ExtractiveAnswer("")
         best = pool[0]
         quotes = self._completed(question, best.quote, chunks) or self._with_second(pool)
-        text = " ".join(_as_sentence(quote.text) for quote in quotes)
+        said = [_as_sentence(quote.text) for quote in quotes]
+        starts = [sum(len(each) + 1 for each in said[:place]) for place in range(len(said))]
+        pieces = [(start, start + len(each)) for start, each in zip(starts, said, strict=True)]
         spans = [(quote.document, quote.start, quote.end) for quote in quotes]
-        return ExtractiveAnswer(text, spans, max(0.0, min(1.0, best.score)))
+        return ExtractiveAnswer(" ".join(said), spans, max(0.0, min(1.0, best.score)), quotes, pieces)
 
     def _completed(self, question: str, best: Quote, chunks: Sequence[Document]) -> list[Quote]:
         """Return the list that `best` introduces, or, where steps are asked for, the steps it is one of."""

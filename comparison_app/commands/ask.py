@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
 from comparison_app.console import console, print_json
 from comparison_app.errors import ComparisonError
-from comparison_app.kinds import ADAPTED, EXTRACTIVE, KINDS
+from comparison_app.kinds import ADAPTED, CLOSED_BOOK, EXTRACTIVE, KINDS
 from comparison_app.workspace import Workspace
 from data_prep.questions import Question
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from comparison_app.experiment import ArmSpec
+    from comparison_app.passages import Passage, Picture
     from comparison_app.predictions import Prediction
     from data_prep.corpus import Corpus
 
 NO_ANSWER = "no answer in the documents"
-_SHOWN_SOURCES = 3
 
 
 def register(subparsers: Any) -> None:
@@ -44,6 +45,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--quantization", choices=["nf4"], help="load the base model in 4 bits")
     parser.add_argument("--endpoint", metavar="URL", help="ask --model at an OpenAI-compatible endpoint instead")
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
+    parser.add_argument("--cite", action="store_true", help="ask the models that read for the numbers of their sources")
     parser.add_argument("--about", metavar="DOCUMENT", help="ask of this one document only")
 
 
@@ -59,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         block_torch()
     corpus = workspace.corpus(arguments.corpus)
     from comparison_app.arms import ArmFactory
+    from comparison_app.indexes import indexed_text
+    from comparison_app.passages import passages
 
     factory = ArmFactory(workspace, corpus)
     question = Question(id="asked", question=arguments.question, about=arguments.about)
@@ -66,11 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     for kind in kinds:
         arm = factory.build(_spec(kind, arguments, workspace, corpus), batch_size=1)
         predictions += list(arm.answer([question]))
-    titles = {document: entry.title for document, entry in corpus.manifest.items()}
+    sources = [passages(prediction, corpus, partial(indexed_text, workspace, corpus)) for prediction in predictions]
     if arguments.json:
-        print_json({"question": arguments.question, "corpus": corpus.name, "answers": [asdict(p) for p in predictions]})
+        answers = [_as_json(*each) for each in zip(predictions, sources, strict=True)]
+        print_json({"question": arguments.question, "corpus": corpus.name, "answers": answers})
     else:
-        _show(arguments.question, predictions, titles)
+        _show(arguments.question, predictions, sources)
     return 1 if all(prediction.error for prediction in predictions) else 0
 
 
@@ -101,6 +106,7 @@ def _spec(kind: str, arguments: argparse.Namespace, workspace: Workspace, corpus
         quantization=arguments.quantization,
         endpoint=endpoint,
         api_key_env=arguments.api_key_env if endpoint else None,
+        rag={"cite": True} if arguments.cite and kind not in CLOSED_BOOK else {},
     )
 
 
@@ -120,16 +126,37 @@ def newest_adapter(workspace: Workspace, corpus: Corpus, *, context: bool) -> st
     return max(fitting, key=lambda name: records[name].finished)
 
 
-def _show(question: str, predictions: list[Prediction], titles: dict[str, str]) -> None:
+def _as_json(prediction: Prediction, sources: list[Passage]) -> dict[str, Any]:
+    """Return a prediction with its sources in words beside it."""
+    named = [
+        {
+            "document": source.document,
+            "title": source.title,
+            "section": source.section,
+            "page": source.page,
+            "url": source.link,
+            "start": source.start,
+            "end": source.end,
+            "quotes": [text for text, marked in source.pieces if marked],
+            "pictures": [{"title": picture.words, "path": str(picture.file)} for picture in source.pictures],
+        }
+        for source in sources
+    ]
+    unsupported = [text for text, is_unsupported in prediction.pieces if is_unsupported]
+    return {**asdict(prediction), "sources": named, "unsupported": unsupported}
+
+
+def _show(question: str, predictions: list[Prediction], sources: list[list[Passage]]) -> None:
     from rich.columns import Columns
 
     out = console()
     out.print(f"[bold]{_escape(question)}[/bold]\n")
     width = max(36, out.width // min(len(predictions), 3) - 2)
-    out.print(Columns([_panel(prediction, titles, width) for prediction in predictions], equal=True))
+    panels = [_panel(*each, width) for each in zip(predictions, sources, strict=True)]
+    out.print(Columns(panels, equal=True))
 
 
-def _panel(prediction: Prediction, titles: dict[str, str], width: int) -> RenderableType:
+def _panel(prediction: Prediction, sources: list[Passage], width: int) -> RenderableType:
     from rich.panel import Panel
 
     if prediction.error:
@@ -137,11 +164,23 @@ def _panel(prediction: Prediction, titles: dict[str, str], width: int) -> Render
     elif prediction.abstained:
         body, style = f"[dim]{NO_ANSWER}[/dim]", "dim"
     else:
-        body, style = _escape(prediction.answer), "green"
-    for number, span in enumerate(prediction.documents[:_SHOWN_SOURCES], start=1):
-        title = span.title or titles.get(span.document, span.document)
-        body += f"\n[dim]\\[{number}] {_escape(title)} ({span.document}:{span.start}–{span.end})[/dim]"
+        body, style = "".join(_piece(*piece) for piece in prediction.pieces), "green"
+    for number, source in enumerate(sources, start=1):
+        body += f"\n[dim]\\[{number}] {_escape(source.where)} ({_escape(source.document)}:{source.start}–{source.end})"
+        body += f"\n    {_escape(source.link)}" if source.link else ""
+        body += "".join(f"\n    picture: {_named(picture)}" for picture in source.pictures)
+        body += "[/dim]"
     return Panel(body, title=prediction.arm, subtitle=f"{prediction.seconds:.2f} s", border_style=style, width=width)
+
+
+def _piece(text: str, unsupported: bool) -> str:
+    """Return a piece of an answer; a sentence that no source carries is marked."""
+    return f"[yellow]{_escape(text)} (not in the sources)[/yellow]" if unsupported else _escape(text)
+
+
+def _named(picture: Picture) -> str:
+    file = "/".join(picture.file.parts[-2:])
+    return _escape(f"{picture.words}, {file}" if picture.words else file)
 
 
 def _escape(text: str) -> str:

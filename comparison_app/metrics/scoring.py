@@ -43,10 +43,14 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DocumentTexts:
-    """The documents' contents by id: as they stood before, and after, the new documents were added."""
+    """The documents' contents by id: as they stood before, and after, the new documents were added.
+
+    `corpus` is where they come from, for who shows them; None where they come from elsewhere.
+    """
 
     before: Mapping[str, str]
     after: Mapping[str, str] = field(default_factory=dict)
+    corpus: Corpus | None = None
 
     @classmethod
     def of(cls, corpus: Corpus) -> DocumentTexts:
@@ -55,7 +59,7 @@ class DocumentTexts:
             {document.id: document.content or "" for document in corpus.documents(include_new=new)}
             for new in (False, True)
         )
-        return cls(before, after)
+        return cls(before, after, corpus)
 
     def content(self, document: str, question: Question) -> str | None:
         """Return what `document` held when `question` was asked; None if there is no such document."""

@@ -8,17 +8,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from comparison_app.evaluation import Evaluation
 from comparison_app.metrics.scoring import declined
 from comparison_app.metrics.support import sentences
-from comparison_app.predictions import RetrievedSpan
+from comparison_app.passages import Picture, carried, clipped, passages
+from comparison_app.predictions import Prediction, RetrievedSpan
 from data_prep.questions import Question
 
 LONGEST = 1_200
 """Characters of an answer that the page shows."""
 LONGEST_SOURCE = 700
+LARGEST_PICTURE = 60_000
+"""Bytes of a picture that the page holds; of larger ones it says the words."""
 SOURCES = 3
 GAPS = 3
 """Largest differences shown per pair and direction."""
@@ -32,21 +35,37 @@ _HIDDEN = {code: None for code in range(32) if code not in (9, 10)}
 
 
 @dataclass(frozen=True)
+class ShownPicture:
+    """A picture beside a source; `address` holds it as data, "" where it is too large for the page."""
+
+    words: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Source:
-    """A span that an arm read, as marked-up text: evidence and verbatim quotes are marked."""
+    """A span that an arm read, as marked-up text: evidence, and what the answer quotes or rests on, are marked.
+
+    `link` opens the place in the source where it has an address. `pictures` are those of its section.
+    """
 
     title: str
     document: str
     text: Markup
+    link: str | None = None
+    pictures: tuple[ShownPicture, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One arm's answer to the example's question. `credit` in points, None where no metric applies."""
+    """One arm's answer to the example's question, the sentences that no source carries marked.
+
+    `credit` in points, None where no metric applies.
+    """
 
     arm: str
     colour: int
-    answer: str
+    answer: Markup
     note: str
     credit: int | None
     sources: tuple[Source, ...]
@@ -135,19 +154,54 @@ def _reply(evaluation: Evaluation, row: int, arm: str) -> Reply:
     return Reply(
         arm=arm,
         colour=column,
-        answer=readable(prediction.answer),
+        answer=_said(prediction),
         note=note,
         credit=None if np.isnan(credit) else round(100 * float(credit)),
-        sources=tuple(
-            _source(evaluation, question, span, prediction.answer) for span in prediction.documents[:SOURCES]
-        ),
+        sources=_sources(evaluation, question, prediction),
     )
 
 
-def _source(evaluation: Evaluation, question: Question, span: RetrievedSpan, answer: str) -> Source:
-    text = evaluation.texts.text(span, question)
-    marks = [*_evidence_marks(question, span, len(text)), *_quote_marks(text, answer)]
-    return Source(span.title or span.document, span.document, _marked(text, marks))
+def _said(prediction: Prediction) -> Markup:
+    """Return an answer escaped and cut to `LONGEST`, with the sentences marked that no source carries."""
+    if not any(unsupported for _, unsupported in prediction.pieces):
+        return escape(readable(prediction.answer))
+    mark = Markup('<span class="unsupported">{}<small> not in the sources</small></span>')
+    shown = [
+        mark.format(text.translate(_HIDDEN)) if unsupported else escape(text.translate(_HIDDEN))
+        for text, unsupported in clipped(prediction.pieces, LONGEST)
+    ]
+    rest = f" … ({len(prediction.answer):,} characters in all)" if len(prediction.answer) > LONGEST else ""
+    return Markup("").join([*shown, escape(rest)])
+
+
+def _sources(evaluation: Evaluation, question: Question, prediction: Prediction) -> tuple[Source, ...]:
+    """Return the first sources of an answer, each with its place and its pictures where the corpus is known."""
+    spans, corpus = prediction.documents[:SOURCES], evaluation.texts.corpus
+    texts = [evaluation.texts.text(span, question) for span in spans]
+    marks = [
+        [*_evidence_marks(question, span, len(text)), *_answer_marks(prediction, span, text)]
+        for span, text in zip(spans, texts, strict=True)
+    ]
+    shown = [_marked(text, found) for text, found in zip(texts, marks, strict=True)]
+    if corpus is None:
+        return tuple(Source(s.title or s.document, s.document, text) for s, text in zip(spans, shown, strict=True))
+    places = passages(prediction, corpus, lambda name: evaluation.texts.content(name, question) or "", SOURCES)
+    return tuple(
+        Source(place.where, place.document, text, place.link, tuple(_shown_picture(each) for each in place.pictures))
+        for place, text in zip(places, shown, strict=True)
+    )
+
+
+def _shown_picture(picture: Picture) -> ShownPicture:
+    small = picture.file.stat().st_size <= LARGEST_PICTURE
+    return ShownPicture(picture.words or picture.file.name, picture.address if small else "")
+
+
+def _answer_marks(prediction: Prediction, span: RetrievedSpan, text: str) -> list[tuple[int, int, str]]:
+    """Return where the answer stands in a source: what carries its sentences, else what it says word for word."""
+    if prediction.sentences:
+        return [(start, end, "quote") for start, end in carried(prediction, span)]
+    return _quote_marks(text, prediction.answer)
 
 
 def _evidence_marks(question: Question, span: RetrievedSpan, length: int) -> list[tuple[int, int, str]]:

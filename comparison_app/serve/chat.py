@@ -104,7 +104,5 @@ def _event(data: dict[str, Any]) -> str:
 def _sources(service: "Service", corpus: Corpus, prediction: Prediction) -> list[dict[str, Any]]:
     if not prediction.documents:
         return []
-    found = passages(
-        prediction.documents, prediction.answer, corpus, lambda name: service.library.text(corpus, name), _SOURCES
-    )
-    return schema.sources(found)
+    found = passages(prediction, corpus, lambda name: service.library.text(corpus, name), _SOURCES)
+    return schema.sources(found, corpus)

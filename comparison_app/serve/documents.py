@@ -6,18 +6,29 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from comparison_app.library import Reindexing, check_name, delete_document, info, read_document, write_document
+from comparison_app.passages import corpus_picture
 from comparison_app.uploads import LARGEST_UPLOAD, Upload, take_in
 from data_prep.corpus import Corpus, load_corpus
+from data_prep.places import Place, place_of
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from haystack import Document
 
     from comparison_app.serve.api import Service
 
 
+_HARMLESS = {
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers under which a drawing (SVG) runs nothing and loads nothing."""
+
+
 def document_routes(service: "Service") -> "APIRouter":
     """Return the routes; `corpus` in the query names another corpus than the one served."""
-    from fastapi import APIRouter, Body, Query, UploadFile
+    from fastapi import APIRouter, Body, HTTPException, Query, UploadFile
+    from fastapi.responses import FileResponse
 
     router = APIRouter()
 
@@ -34,6 +45,14 @@ def document_routes(service: "Service") -> "APIRouter":
     def document(name: str, corpus: str | None = None) -> dict[str, Any]:
         served = service.served(corpus)
         return {**_entry(served, name), "text": read_document(served, name)}
+
+    @router.get("/pictures/{path:path}", response_model=None)
+    def picture(path: str, corpus: str | None = None) -> FileResponse:
+        served = service.served(corpus)
+        found = corpus_picture(served, f"assets/{path}")
+        if found is None:
+            raise HTTPException(404, f"corpus {served.name} has no picture {path!r}")
+        return FileResponse(found.file, media_type=found.media_type, headers=_HARMLESS)
 
     @router.put("/documents/{name}")
     def put_document(name: str, text: Annotated[str, Body(embed=True)], corpus: str | None = None) -> dict[str, Any]:
@@ -59,9 +78,9 @@ def document_routes(service: "Service") -> "APIRouter":
     def search(
         q: str, corpus: str | None = None, top_k: Annotated[int, Query(ge=1, le=100)] = 10, about: str | None = None
     ) -> list[dict[str, Any]]:
-        found = service.library.search(service.served(corpus), q, about=about, top_k=top_k)
-        keys = ("document", "title", "section", "start", "end", "scores")
-        return [{**{key: chunk.meta.get(key) for key in keys}, "text": chunk.content} for chunk in found]
+        served = service.served(corpus)
+        found = service.library.search(served, q, about=about, top_k=top_k)
+        return [_found(served, chunk) for chunk in found]
 
     @router.post("/index", status_code=202)
     def index(corpus: str | None = None, include_new: bool = False) -> dict[str, Any]:
@@ -80,6 +99,15 @@ def document_routes(service: "Service") -> "APIRouter":
 def _entry(corpus: Corpus, name: str) -> dict[str, Any]:
     entry = corpus.manifest.get(name)
     return {"id": name, "title": entry.title if entry else name, "source": entry.source if entry else None}
+
+
+def _found(corpus: Corpus, chunk: "Document") -> dict[str, Any]:
+    """Return a chunk with the place in its source where it begins."""
+    entry = corpus.manifest.get(str(chunk.meta.get("document")))
+    place = place_of(entry, int(chunk.meta.get("start", 0))) if entry else Place()
+    keys = ("document", "title", "section", "start", "end", "scores")
+    known = {key: chunk.meta.get(key) for key in keys}
+    return {**known, "page": place.page, "url": place.link, "text": chunk.content}
 
 
 def _state(running: Reindexing) -> dict[str, Any]:

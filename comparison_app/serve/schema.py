@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
-from comparison_app.passages import Passage
+from comparison_app.passages import Passage, Picture
 from comparison_app.predictions import Prediction
+from data_prep.corpus import Corpus
 
 
 def models(names: list[str], started: float) -> dict[str, Any]:
@@ -18,9 +21,10 @@ def models(names: list[str], started: float) -> dict[str, Any]:
     }
 
 
-def sources(passages: list[Passage]) -> list[dict[str, Any]]:
+def sources(passages: list[Passage], corpus: Corpus) -> list[dict[str, Any]]:
     """Return passages as the response's `sources`: where each comes from, its text, and what the answer rests on.
 
+    `page` and `url` lead to the place in the source where that is known; a picture's `url` is a path of this endpoint.
     `source`, `document` and `metadata` follow the shape in which Open WebUI shows citations.
     """
     return [
@@ -28,17 +32,27 @@ def sources(passages: list[Passage]) -> list[dict[str, Any]]:
             "id": passage.document,
             "title": passage.title,
             "section": passage.section,
+            "page": passage.page,
             "start": passage.start,
             "end": passage.end,
             "score": passage.score,
             "url": passage.link,
             "quotes": [text for text, marked in passage.pieces if marked],
-            "source": {"name": passage.title, **({"url": passage.link} if passage.link else {})},
+            "pictures": [
+                {"title": picture.words, "url": _picture_path(picture, corpus)} for picture in passage.pictures
+            ],
+            "source": {"name": passage.where, **({"url": passage.link} if passage.link else {})},
             "document": [passage.text],
             "metadata": [{"source": passage.document, "start": passage.start, "end": passage.end}],
         }
         for passage in passages
     ]
+
+
+def _picture_path(picture: Picture, corpus: Corpus) -> str:
+    """Return under which path of this endpoint a picture is found."""
+    name = picture.file.relative_to((corpus.path / "assets").resolve()).as_posix()
+    return f"/v1/pictures/{quote(name)}?corpus={quote(corpus.name)}"
 
 
 def completion(model: str, prediction: Prediction, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -76,7 +90,13 @@ def usage(prediction: Prediction) -> dict[str, int]:
 
 def facts(prediction: Prediction) -> dict[str, Any]:
     """Return what OpenAI's format has no place for."""
-    return {"abstained": prediction.abstained, "seconds": round(prediction.seconds, 4), "cost": prediction.cost}
+    return {
+        "abstained": prediction.abstained,
+        "seconds": round(prediction.seconds, 4),
+        "cost": prediction.cost,
+        "sentences": [asdict(sentence) for sentence in prediction.sentences],
+        "unsupported": [text for text, unsupported in prediction.pieces if unsupported],
+    }
 
 
 def failure(message: str, kind: str = "invalid_request_error", code: str | None = None) -> dict[str, Any]:

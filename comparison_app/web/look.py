@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from comparison_app.asking import Column
 from comparison_app.kinds import CLOSED_BOOK
 from comparison_app.leaderboard import MOST_NEEDED, Standing
-from comparison_app.passages import Passage
+from comparison_app.passages import Passage, Picture, clipped
 from data_prep.listings import Listing
 
 LABELS = {
@@ -76,13 +76,13 @@ def answer(
 ) -> Markup:
     """Return one arm's card. `plain`: without seconds, tokens and sources, as in a blind vote."""
     head = Markup("<h3>{} <small>{}</small></h3>").format(title, note)
-    parts = [head, _said(column)]
+    parts = [head, _said(column, marks=not plain)]
     if not plain and column.prediction is not None:
         parts += [_facts(column), *(_source(number, item) for number, item in enumerate(sources, start=1))]
     return Markup('<article class="v-card" style="--arm:{}">{}</article>').format(shade, Markup("").join(parts))
 
 
-def _said(column: Column) -> Markup:
+def _said(column: Column, *, marks: bool) -> Markup:
     made = column.prediction
     if made is not None and made.error:
         return Markup('<div class="v-note bad" role="alert"><b>No answer.</b> {}</div>').format(made.error[:600])
@@ -94,8 +94,20 @@ def _said(column: Column) -> Markup:
     if made is not None and made.abstained:
         declined = Markup('<div class="v-note"><b>Declined:</b> it finds no answer.</div>')
     kind = " caret" if column.state == "writing" else ""
-    text = Markup('<div class="v-answer{}" dir="auto">{}</div>').format(kind, column.text.strip()[:20_000])
+    pieces = made.pieces if made is not None and marks else [(column.text.strip(), False)]
+    said = _marked(clipped(pieces, 20_000))
+    text = Markup('<div class="v-answer{}" dir="auto">{}</div>').format(kind, said)
     return Markup("{}{}{}").format(declined, text, stopped)
+
+
+def _marked(pieces: Sequence[tuple[str, bool]]) -> Markup:
+    """Return an answer with the sentences marked that no source carries."""
+    mark = Markup(
+        '<span class="v-unsupported" title="nothing that was retrieved says this">{}<small> {}</small></span>'
+    )
+    return Markup("").join(
+        mark.format(text, "not in the sources") if unsupported else escape(text) for text, unsupported in pieces
+    )
 
 
 def _facts(column: Column) -> Markup:
@@ -117,15 +129,18 @@ def _source(number: int, item: Passage) -> Markup:
     link = Markup("")
     if item.link:
         link = Markup(' · <a href="{}" target="_blank" rel="noopener noreferrer">open the page</a>').format(item.link)
-    pictures = Markup("").join(
-        Markup('<img alt="{}" src="{}">').format(picture.words, picture.address) for picture in item.pictures
-    )
-    where = f"{item.title} › {item.section}" if item.section else item.title
-    where += " · marked" if any(marked for _, marked in item.pieces) else ""
+    pictures = Markup("").join(_picture(picture) for picture in item.pictures)
+    where = item.where + (" · marked" if any(marked for _, marked in item.pieces) else "")
     return Markup(
         '<details><summary>[{}] {}</summary><div class="v-passage" dir="auto">{}</div>{}'
         '<p class="v-facts">{}, characters {}–{} · score {}{}</p></details>'
     ).format(number, where, pieces, pictures, item.document, item.start, item.end, f"{item.score:.3f}", link)
+
+
+def _picture(picture: Picture) -> Markup:
+    """Return a picture with its words below it."""
+    words = Markup("<figcaption>{}</figcaption>").format(picture.words) if picture.words else ""
+    return Markup('<figure><img alt="{}" src="{}">{}</figure>').format(picture.words, picture.address, words)
 
 
 def _flowing(text: str) -> Markup:

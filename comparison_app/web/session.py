@@ -156,9 +156,7 @@ def show_column(place: object, asking: Asking, number: int, corpus: Corpus, *, t
     found = []
     if column.prediction is not None and not masked:
         texts = library()
-        found = passages(
-            column.prediction.documents, column.text, corpus, lambda name: texts.text(corpus, name), most=3
-        )
+        found = passages(column.prediction, corpus, lambda name: texts.text(corpus, name), most=3)
     kind = kinds(corpus).get(column.arm, "")
     card = look.answer(
         column,

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from comparison_app.asking import LONGEST_QUESTION, Asking, AskingDesk
 from comparison_app.errors import ComparisonError
 from comparison_app.passages import passages, pictures_of, quoted
-from comparison_app.predictions import Prediction, RetrievedSpan
+from comparison_app.predictions import CheckedSentence, LinkedPicture, Prediction, RetrievedSpan
 from comparison_app.sharing import as_csv, as_json, as_markdown
 from data_prep.corpus import load_corpus
 from data_prep.questions import Question
@@ -99,14 +100,65 @@ def test_sources_mark_what_the_answer_says(small_corpus: Path) -> None:
     """The passage names title and section, and the sentence that the answer rests on is marked."""
     corpus = load_corpus(small_corpus)
     text = (small_corpus / "documents" / "battery.md").read_text()
-    span = RetrievedSpan("battery", 0, len(text), 0.5)
-    (passage,) = passages([span], "It glows amber while it charges.", corpus, lambda name: text)
-    assert (passage.title, passage.section) == ("Battery", "Charging")
+    said = Prediction("q", "a", "It glows amber while it charges.", documents=(RetrievedSpan("battery", 0, len(text)),))
+    (passage,) = passages(said, corpus, lambda name: text)
+    assert (passage.title, passage.section, passage.where) == ("Battery", "Charging", "Battery › Charging")
+    assert (passage.page, passage.link) == (None, None)
     marked = "".join(piece for piece, is_marked in passage.pieces if is_marked)
     assert "glows amber" in marked
     assert "Store the lamp" not in marked
     assert passage.text == text
     assert quoted("The seal keeps out splashes.", "Nothing of that kind.") == []
+
+
+def test_a_checked_answer_marks_the_spans_that_carry_it_and_no_others(small_corpus: Path) -> None:
+    """An unsupported sentence marks nothing, though it is worded as the source is."""
+    text = (small_corpus / "documents" / "battery.md").read_text()
+    start = text.index("The charging light")
+    span = RetrievedSpan("battery", 5, len(text))
+    carries = CheckedSentence(0, 4, "supported", (1,), ("battery", start, start + 8))
+    said = Prediction("q", "a", "It glows red while it charges.", documents=(span,), sentences=(carries,))
+    (passage,) = passages(said, load_corpus(small_corpus), lambda name: text)
+    assert [piece for piece, marked in passage.pieces if marked] == ["The char"]
+    wrong = replace(said, sentences=(CheckedSentence(0, 30, "unsupported"),))
+    (passage,) = passages(wrong, load_corpus(small_corpus), lambda name: text)
+    assert not any(marked for _, marked in passage.pieces)
+
+
+def test_sources_name_the_page_and_the_link_leads_to_the_section(small_corpus: Path) -> None:
+    """The place is that of what the answer rests on; an odd anchor cannot break out of the link."""
+    text = (small_corpus / "documents" / "battery.md").read_text()
+    start = text.index("The charging light")
+    (small_corpus / "manifest.json").write_text(
+        json.dumps(
+            [
+                {"id": "battery", "title": "Battery", "path": "documents/battery.md", "source": "https://a.example/m#top",
+                 "page_offsets": [0, 3, start + 500], "anchors": [[0, "top"], [start - 2, 'charge "it" <b>']]},
+            ]
+        )
+    )  # fmt: skip
+    said = Prediction("q", "a", "It glows amber while it charges.", documents=(RetrievedSpan("battery", 0, len(text)),))
+    (passage,) = passages(said, load_corpus(small_corpus), lambda name: text)
+    assert (passage.page, passage.where) == (2, "Battery › Charging, page 2")
+    assert passage.link == "https://a.example/m#charge%20%22it%22%20%3Cb%3E"
+
+
+def test_pictures_stand_beside_the_source_of_their_section(small_corpus: Path) -> None:
+    """A picture of the section, linked outside what was retrieved, comes with the source of its section."""
+    (small_corpus / "assets").mkdir()
+    (small_corpus / "assets" / "lamp.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    text = "# Lamp\n\n## Care\n\nWipe it.\n\n## Use\n\nPress it.\n\n![The lamp](../assets/lamp.svg)\n"
+    care, use = text.index("Wipe"), text.index("Press")
+    spans = (RetrievedSpan("lamp", care, care + 8), RetrievedSpan("lamp", use, use + 9))
+    linked = (
+        LinkedPicture("lamp", text.index("!["), "assets/lamp.svg", "The lamp"),
+        LinkedPicture("lamp", text.index("!["), "https://example.com/x.png", "elsewhere"),
+        LinkedPicture("lamp", text.index("!["), "../secret.png", "outside"),
+    )
+    said = Prediction("q", "a", "Press it.", documents=spans, pictures=linked)
+    first, second = passages(said, load_corpus(small_corpus), lambda name: text)
+    assert first.pictures == ()
+    assert [picture.words for picture in second.pictures] == ["The lamp"]
 
 
 def test_pictures_are_shown_only_from_the_corpus(small_corpus: Path) -> None:

@@ -52,7 +52,11 @@ def test_help_imports_no_model_library() -> None:
 
 
 def test_a_corpus_is_indexed_searched_and_asked(small_corpus: Path, tmp_path: Path) -> None:
-    """Index, index again, search, ask: each says what it did, in JSON too."""
+    """Index, index again, search, ask: each says what it did, in JSON too; sources come with place and pictures."""
+    battery = small_corpus / "documents" / "battery.md"
+    battery.write_text(battery.read_text().replace("## Storage", "![The plug](../assets/plug.svg)\n\n## Storage"))
+    (small_corpus / "assets").mkdir()
+    (small_corpus / "assets" / "plug.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     place = ("--workspace", tmp_path / "workspace")
     first = json.loads(versus("index", small_corpus, "--json", *place).stdout)
     assert (first["added"], first["unchanged"]) == (4, 0)
@@ -65,9 +69,15 @@ def test_a_corpus_is_indexed_searched_and_asked(small_corpus: Path, tmp_path: Pa
     assert "4 hours" in answers[0]["answer"]
     span = answers[0]["documents"][0]
     assert span["document"] == "battery"
+    assert [(each["status"], each["citations"]) for each in answers[0]["sentences"]] == [("supported", [1])]
+    source = answers[0]["sources"][0]
+    assert (source["title"], source["section"], source["page"]) == ("Battery", "Charging", None)
+    assert "4 hours" in source["quotes"][0]
+    assert [(each["title"], Path(each["path"]).name) for each in source["pictures"]] == [("The plug", "plug.svg")]
     shown = versus(*asked, "--arms", "rag-extractive").stdout
     assert "4 hours" in shown
-    assert "Battery" in shown
+    assert "Battery › Charging" in shown
+    assert "picture: The plug, assets/plug.svg" in shown
 
 
 def test_retrieval_is_measured_on_a_question_file(small_corpus: Path, tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import pytest
 
 from comparison_app.costs import SetupTimes
 from comparison_app.evaluation import Evaluation, evaluate
-from comparison_app.predictions import Prediction
+from comparison_app.predictions import CheckedSentence, LinkedPicture, Prediction
 from comparison_app.report import render_csv, render_html, render_markdown, write_report
 from comparison_app.report.examples import LONGEST, disagreements
 from comparison_app.summary import summarise
+from data_prep.corpus import Corpus, ManifestEntry
 from tests.comparison_app.synthetic import (
     bag_of_words,
     made_arms,
@@ -182,6 +183,46 @@ def test_sources_mark_the_evidence(evaluation: Evaluation) -> None:
         evidence = question.evidence[0]
         words = DOCUMENTS[evidence.document][evidence.start : evidence.end]
         assert f">{words}</mark>" in text
+
+
+def test_sources_come_with_place_and_pictures_and_unsupported_sentences_are_marked(tmp_path: Path) -> None:
+    """The page of the source, a link to it, its pictures as data; hostile text stays text and nothing is loaded."""
+    entries = []
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (tmp_path / "assets" / "huge.svg").write_text("<svg>" + " " * 100_000 + "</svg>")
+    for name, text in DOCUMENTS.items():
+        (tmp_path / "documents" / f"{name}.md").write_text(text)
+        entries.append(
+            ManifestEntry(name, f"T {name}", "p", source=f"https://a.example/{name}.pdf", page_offsets=(0, 120))
+        )
+    corpus = Corpus(tmp_path, "made", manifest={entry.id: entry for entry in entries})
+    said = "It sings <script>alert(1)</script> at noon."
+    changed = [
+        replace(
+            each,
+            answer=said,
+            sentences=(CheckedSentence(0, len(said), "unsupported"),),
+            pictures=tuple(
+                LinkedPicture(each.documents[0].document, 3, f"assets/{file}", f"{file} <i>")
+                for file in ("a.svg", "huge.svg")
+            ),
+        )
+        if each.arm == "finetuned-rag" and each.documents
+        else each
+        for each in PREDICTIONS
+    ]
+    texts = replace(made_texts(DOCUMENTS), corpus=corpus)
+    page = render_html(found := evaluate(made_experiment(), QUESTIONS, changed, texts), summarise("run", found))
+    assert '<span class="unsupported">It sings &lt;script&gt;' in page and "<script" not in page
+    images = [attrs for tag, attrs in _tags(page) if tag == "img"]
+    assert images and all((each["src"] or "").startswith("data:image/svg+xml") for each in images)
+    assert {each["alt"] for each in images} == {"a.svg <i>"} and "huge.svg &lt;i&gt;" in page
+    links = [attrs for tag, attrs in _tags(page) if tag == "a" and (attrs["href"] or "").startswith("https://")]
+    assert links and all("noreferrer" in (each["rel"] or "") for each in links)
+    assert re.search(r"T page-\d\d › ?|T page-\d\d, page [12]", page)
+    assert re.search(r"https://a.example/page-\d\d.pdf#page=[12]", page)
 
 
 @pytest.mark.slow

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from comparison_app.errors import PredictionError, RunError
-from comparison_app.predictions import Prediction, RetrievedSpan, from_line, read_predictions, to_line
+from comparison_app.predictions import (
+    CheckedSentence,
+    LinkedPicture,
+    Prediction,
+    RetrievedSpan,
+    from_line,
+    read_predictions,
+    to_line,
+)
 from comparison_app.runner import GIVE_UP_AFTER, RunProgress, open_run, read_record, read_run
 from data_prep.questions import Question
 
@@ -219,7 +227,23 @@ def test_new_questions_can_be_asked_later_in_the_same_run(tmp_path: Path, experi
 def test_a_prediction_survives_its_file_whatever_it_says() -> None:
     """Line breaks, right-to-left text, null bytes; half a surrogate pair becomes a question mark."""
     span = RetrievedSpan("d", 0, 10, 0.5, "Title")
-    said = Prediction("q", "one", "a\nb\u2028c \u202eשלום \x00 <b>", True, (span,), 5, 6, 0.1, 0.2, 0.003, None)
+    checked = CheckedSentence(0, 3, "supported", (1, 2), ("d", 4, 9))
+    picture = LinkedPicture("d", 3, "assets/a.png", "A \u2028 lamp")
+    said = Prediction(
+        "q",
+        "one",
+        "a\nb\u2028c \u202eשלום \x00 <b>",
+        True,
+        (span,),
+        5,
+        6,
+        0.1,
+        0.2,
+        0.003,
+        None,
+        (checked, CheckedSentence(4, 6, "unsupported")),
+        (picture,),
+    )
     line = to_line(said)
     assert line.count("\n") == 1
     assert from_line(line, "here") == said
@@ -239,6 +263,12 @@ def test_a_prediction_survives_its_file_whatever_it_says() -> None:
         ({"documents": [{"document": "d"}]}, "documents must be objects"),
         ({"documents": {}}, "documents must be a list"),
         ({"score": 1}, "unknown key 'score'"),
+        ({"sentences": [{"start": 0}]}, "sentences must be objects"),
+        ({"sentences": [{"start": 0, "end": 2, "status": "so"}]}, "a sentence needs"),
+        ({"sentences": [{"start": 0, "end": 2, "status": "uncited", "span": ["d", 1]}]}, "span of a sentence"),
+        ({"sentences": [{"start": 0, "end": 2, "status": "uncited", "citations": "1"}]}, "citations of a sentence"),
+        ({"pictures": [{"path": "x"}]}, "pictures must be objects"),
+        ({"pictures": [{"document": "d", "start": 0, "path": None}]}, "a picture needs"),
     ],
 )
 def test_a_prediction_that_is_not_one_is_refused(change: dict[str, object], says: str) -> None:
@@ -246,6 +276,23 @@ def test_a_prediction_that_is_not_one_is_refused(change: dict[str, object], says
     data = {**json.loads(to_line(Prediction("q", "one", "x"))), **change}
     with pytest.raises(PredictionError, match=f"p.jsonl:3: .*{says}"):
         from_line(json.dumps(data), "p.jsonl:3")
+
+
+def test_a_prediction_of_an_older_run_is_read() -> None:
+    """A line without sentences and pictures has none."""
+    data = json.loads(to_line(Prediction("q", "one", "x")))
+    older = {key: value for key, value in data.items() if key not in ("sentences", "pictures")}
+    assert from_line(json.dumps(older), "p.jsonl:1") == Prediction("q", "one", "x")
+
+
+def test_an_answer_comes_in_pieces_of_which_the_unsupported_are_told() -> None:
+    """Pieces add up to the answer; the space behind a sentence is not part of it."""
+    said = "It glows. It sings.  It ends."
+    found = Prediction(
+        "q", "one", said, sentences=(CheckedSentence(0, 10, "uncited"), CheckedSentence(10, 21, "unsupported"))
+    )
+    assert found.pieces == [("It glows. ", False), ("It sings.", True), ("  It ends.", False)]
+    assert Prediction("q", "one", said).pieces == [(said, False)]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, experiment_path: Path) -> None:

@@ -127,6 +127,30 @@ def test_a_document_is_added_found_answered_and_removed(client: httpx.Client) ->
     assert "remote" not in {row["document"] for row in found}
 
 
+def test_pictures_and_checked_sentences_come_with_the_sources(client: httpx.Client, tmp_path: Path) -> None:
+    """A source's pictures are served under headers that let a drawing run nothing; nothing else of the disk is."""
+    lamp = Path(next(item["path"] for item in client.get("/v1/corpora").json() if item["name"] == "lamp"))
+    (lamp / "assets").mkdir(exist_ok=True)
+    (lamp / "assets" / "hook.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    text = "# Hook\n\n## Hanging\n\nThe hook folds out by 70 degrees.\n\n![The hook](../assets/hook.svg)\n"
+    assert client.put("/v1/documents/hook", json={"text": text}).status_code == 200
+    client.post("/v1/index")
+    _indexed(client)
+    body = {"model": "quotes", "messages": [{"role": "user", "content": "By how many degrees does the hook fold out?"}]}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    (sentence,) = answer["versus"]["sentences"]
+    assert (sentence["status"], sentence["span"][0], answer["versus"]["unsupported"]) == ("supported", "hook", [])
+    source = answer["sources"][0]
+    assert source["source"]["name"] == "Hook › Hanging"
+    assert source["pictures"] == [{"title": "The hook", "url": "/v1/pictures/hook.svg?corpus=lamp"}]
+    picture = client.get(source["pictures"][0]["url"])
+    assert picture.headers["content-type"].startswith("image/svg+xml")
+    assert "sandbox" in picture.headers["content-security-policy"]
+    for path in ("..%2Fmanifest.json", "none.png", "%2Fetc%2Fpasswd", "..%2F..%2F..%2Fsecret.png"):
+        assert client.get(f"/v1/pictures/{path}").status_code == 404
+    client.delete("/v1/documents/hook")
+
+
 def test_uploads_and_the_shipped_corpora_are_guarded(client: httpx.Client) -> None:
     """An upload makes a corpus; wrong kinds, names that lead out and shipped corpora are refused."""
     files = [("files", ("knob.md", b"# Knob\n\nTurn the knob.\n")), ("files", ("virus.exe", b"MZ"))]

@@ -71,6 +71,30 @@ def test_a_question_in_the_address_is_asked_and_kept_there() -> None:
     assert {"Markdown", "CSV", "JSON"} <= {button.label for button in app.get("download_button")}
 
 
+def test_an_answer_shows_what_nothing_supports_and_pictures_beside_their_source(tmp_path: Path) -> None:
+    """Unsupported sentences are marked, all text is escaped; a blind vote shows neither marks nor sources."""
+    from comparison_app.asking import Column
+    from comparison_app.passages import Passage, Picture
+    from comparison_app.predictions import CheckedSentence, Prediction
+    from comparison_app.web import look
+
+    file = tmp_path / "lamp.svg"
+    file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    said = "It glows. It <img src=x onerror=alert(1)> sings."
+    checked = (CheckedSentence(0, 10, "uncited"), CheckedSentence(10, len(said), "unsupported"))
+    column = Column("rag", "done", said, Prediction("q", "rag", said, sentences=checked))
+    source = Passage("lamp", "<b>Lamp", "Use", 7, "https://a.example/m#use", 0, 9, 0.5, (("It glows.", True),),
+                     (Picture('"><script>', file),))  # fmt: skip
+    card = str(look.answer(column, [source], title="RAG"))
+    assert '<span class="v-unsupported"' in card and card.count("not in the sources") == 1
+    assert "&lt;img src=x" in card and "<script" not in card and "<b>Lamp" not in card
+    assert "&lt;b&gt;Lamp › Use, page 7" in card
+    assert 'href="https://a.example/m#use"' in card
+    assert 'src="data:image/svg+xml;base64,' in card
+    masked = str(look.answer(column, [source], title="A", plain=True))
+    assert "v-unsupported" not in masked and "data:image" not in masked and "&lt;img src=x" in masked
+
+
 def test_a_question_of_50_000_characters_is_cut_and_said_so() -> None:
     """The page stays usable."""
     app = _open("ask", q="why " * 12_500, arms="rag-extractive")
