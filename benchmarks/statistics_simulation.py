@@ -5,7 +5,8 @@
 Each case draws documents with their own difficulty (shared by both arms) and their own leaning towards one arm, then
 questions in them, scores two arms, and asks `comparison_app.statistics` for the paired difference. Printed: how often
 the 95 % interval holds the truth, how often a difference is called decisive where there is none, how often where
-there is one (power), and the mean width. Then the exact McNemar p-values of the saved Gorilla TorchHub outcomes in
+there is one (power), the mean width, and how often the interval of one arm's mean holds the truth and how often it is
+called cautious. Then the exact McNemar p-values of the saved Gorilla TorchHub outcomes in
 $VERSUS_BENCH_DATA/gorilla-torchhub/paired_reference.json are recomputed, and the speed of a large run is measured.
 """
 
@@ -46,6 +47,8 @@ CASES = (
     ),
     Case("binary, both arms near 0.9", 40, 15, 0.0, True, 2.5),
     Case("binary, both arms near 0.9", 150, 40, 0.8, True, 2.5),
+    Case("binary, both arms near 0.95", 40, 15, 0.0, True, 3.5),
+    Case("continuous, both arms near 0.95", 40, 15, 0.0, False, 3.5),
     Case("continuous", 30, 8, 0.0, False),
 )
 
@@ -89,7 +92,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
     """Run one case `runs` times and count."""
     rng = np.random.default_rng([seed, case.questions, case.documents, int(case.gap * 10), case.binary, case.uneven])
     truth, level = _truth(case)
-    covered = decisive = mean_covered = 0
+    covered = decisive = mean_covered = cautious = 0
     width = 0.0
     for _ in range(runs):
         documents, a, b = _draw(case, rng)
@@ -99,6 +102,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
         width += found.high - found.low
         mean = mean_estimates(a[:, None], documents.tolist())[0]
         mean_covered += mean.low - 1e-12 <= level <= mean.high + 1e-12
+        cautious += mean.cautious
     return {
         "case": case.name,
         "questions": case.questions,
@@ -106,6 +110,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
         "true_difference": round(truth, 4),
         "coverage_difference": covered / runs,
         "coverage_mean": mean_covered / runs,
+        "means_called_cautious": cautious / runs,
         "called_decisive": decisive / runs,
         "mean_width": round(width / runs, 4),
     }

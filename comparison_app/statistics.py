@@ -5,7 +5,9 @@ Questions of one page are not independent, so a *cluster* (a document) is the un
 Intervals: bias-corrected and accelerated bootstrap of clusters (Efron 1987, "Better bootstrap confidence
 intervals"), with quantiles widened for few clusters as Hesterberg (2015, "What teachers should know about the
 bootstrap", section 5.3) does: the normal quantile z is replaced by sqrt(E / (E - 1)) t(E - 1), where E is the
-effective number of clusters of uneven size (Kish 1965): (sum of sizes)² / sum of squared sizes.
+effective number of clusters of uneven size (Kish 1965): (sum of sizes)² / sum of squared sizes. Where an arm is right,
+or wrong, on nearly all questions, the bootstrap has next to nothing to resample: there the interval also takes in that
+of Wilson (1927) with the design's effective sample size and t quantiles (Dean and Pagano 2015), and is called cautious.
 Tests: sign-flip permutation of cluster totals (Fisher 1935; Winkler et al. 2014 for blocks), every pattern if there
 are few clusters, else drawn; exact McNemar (1947) for binary scores as the unclustered reading; Holm (1979).
 """
@@ -31,18 +33,24 @@ EXACT_CLUSTERS = 13
 """Up to this many clusters that differ, all 2**C sign patterns are tried."""
 FEWEST_CLUSTERS = 6
 """Below it no sign-flip p can fall under 0.05 (2 / 2**5 = 0.0625), so a report shows no interval."""
+FEW_OUTCOMES = 8
+"""With fewer right (or fewer wrong) answers than this, intervals of a mean are cautious."""
 _ROWS = 1_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; `low` and `high` are None where one cluster is all there is."""
+    """A mean with its 95 % interval; `low` and `high` are None where one cluster is all there is.
+
+    A `cautious` interval holds the truth more often than 95 %: few answers were right, or few wrong.
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
     clusters: int
+    cautious: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,16 +157,18 @@ def mean_estimates(
 ) -> list[Estimate]:
     """Estimate the mean of each of k columns of `values`, shape (n, k), scores between `bounds`.
 
-    Where all clusters agree (an arm that is always right, say) resampling has nothing to vary, and the interval is
-    that of the rule of three: a share q = 1 - 0.025 ** (1 / C) of other clusters could have gone unseen.
+    Where fewer than `FEW_OUTCOMES` answers were right (or wrong, partly right ones counted in part), or all clusters
+    agree, the interval is widened to hold Wilson's as well.
     """
     totals = _cluster_totals(values, clusters, weights)
     low, high, _ = _bca(totals, seed)
-    unseen = 1 - (ALPHA / 2) ** (1 / totals.clusters)
-    flat = np.ptp(totals.sums / totals.sizes[:, None], axis=0) < 1e-12
     means = totals.means
-    low = np.where(flat, means - unseen * (means - bounds[0]), low)
-    high = np.where(flat, means + unseen * (bounds[1] - means), high)
+    share = np.clip((means - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0)
+    flat = np.ptp(totals.sums / totals.sizes[:, None], axis=0) < 1e-12
+    cautious = flat | (len(values) * np.minimum(share, 1 - share) < FEW_OUTCOMES)
+    wilson = bounds[0] + (bounds[1] - bounds[0]) * _wilson(totals, share, bounds, len(values))
+    low = np.where(cautious, np.fmin(low, wilson[0]), low)
+    high = np.where(cautious, np.fmax(high, wilson[1]), high)
     enough = totals.clusters > 1
     return [
         Estimate(
@@ -167,6 +177,7 @@ def mean_estimates(
             _number(high[k]) if enough else None,
             len(values),
             totals.clusters,
+            bool(cautious[k]),
         )
         for k in range(values.shape[1])
     ]
@@ -290,6 +301,26 @@ def _bca(totals: _Totals, seed: int) -> tuple[Array, Array, Array]:
         bounds.append(_quantiles(drawn, ndtr(bias + shifted / stretch)))
     error = drawn.std(axis=0) * np.sqrt(clusters / (clusters - 1))
     return bounds[0], bounds[1], error
+
+
+def _wilson(totals: _Totals, share: Array, bounds: tuple[float, float], n: int) -> Array:
+    """Return low and high ends, shape (2, k), of Wilson's intervals of `share` in 0 to 1, from `n` clustered scores.
+
+    The effective sample size is share (1 - share) over the variance of the mean between clusters, at most `n`; the
+    number of clusters where they do not vary.
+    """
+    from scipy.special import stdtrit
+
+    clusters = totals.clusters
+    gaps = (totals.sums - totals.means * totals.sizes[:, None]) / (bounds[1] - bounds[0])
+    variance = (gaps**2).sum(axis=0) / totals.sizes.sum() ** 2 * clusters / max(1, clusters - 1)
+    spread = share * (1 - share)
+    varies = variance > 1e-15
+    size = np.minimum(np.divide(spread, variance, out=np.full_like(spread, clusters), where=varies), n)
+    t = stdtrit(max(0.05, totals.effective - 1), 1 - ALPHA / 2)
+    centre = (share + t**2 / (2 * size)) / (1 + t**2 / size)
+    half = t / (1 + t**2 / size) * np.sqrt(spread / size + t**2 / (4 * size**2))
+    return np.array([centre - half, centre + half])
 
 
 def _resampled_means(totals: _Totals, seed: int) -> Array:

@@ -13,6 +13,12 @@ from comparison_app.report.judge import judge_markdown
 from comparison_app.statistics import Estimate
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS
 
+CAUTIOUS = "†"
+CAUTIOUS_NOTE = (
+    f"{CAUTIOUS} Hardly any of these answers were wrong, or hardly any right: the interval is cautious, wider than "
+    "95 % asks for."
+)
+
 
 def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
     """Return the report as markdown."""
@@ -39,7 +45,8 @@ def span(estimate: Estimate | None) -> str:
         return "–"
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.mean:.0f} (n = {estimate.n}: no interval)"
-    return f"{100 * estimate.mean:.0f} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f})"
+    mark = CAUTIOUS if estimate.cautious else ""
+    return f"{100 * estimate.mean:.0f} ({100 * estimate.low:.0f}–{100 * estimate.high:.0f}){mark}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -60,7 +67,7 @@ def _slices(evaluation: Evaluation) -> str:
         found = evaluation.estimates.get((shown, place), {})
         name = f"{SLICE_WORDS[place]} (declined)" if place == "unanswerable" else SLICE_WORDS[place]
         rows.append([name, *(span(found.get(arm)) for arm in evaluation.arms)])
-    return _table(["slice", *evaluation.arms], rows)
+    return f"{_table(['slice', *evaluation.arms], rows)}\n\n{CAUTIOUS_NOTE}"
 
 
 def _pairs(evaluation: Evaluation) -> str:

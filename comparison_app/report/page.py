@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -20,9 +20,9 @@ from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, s
 from comparison_app.report.directions import directions_section
 from comparison_app.report.examples import ERRORS, disagreements, failures
 from comparison_app.report.judge import judge_section
-from comparison_app.report.markdown import span
+from comparison_app.report.markdown import CAUTIOUS_NOTE, span
 from comparison_app.report.trainings import learning_curves, seed_spreads
-from comparison_app.statistics import PairedDifference, paired_differences
+from comparison_app.statistics import Estimate, PairedDifference, paired_differences
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, standings
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         overview=_overview(evaluation, summary),
         charts=_charts(evaluation),
         tables=_tables(evaluation),
+        cautious_note=CAUTIOUS_NOTE,
         retrieval=_table(evaluation, RETRIEVAL_METRICS, OVERALL),
         pairs=_pairs(evaluation),
         matrix=_matrix(evaluation),
@@ -171,7 +172,19 @@ def _chart(evaluation: Evaluation, place: str) -> SliceChart | None:
         questions=one.n,
         documents=one.clusters,
         drawing=dot_chart(f"{METRIC_WORDS[metric]} on {words}", dots),
-        note="" if one.low is not None else "Too few documents for an interval.",
+        note=_note(found.values()),
+    )
+
+
+def _note(estimates: Iterable[Estimate]) -> str:
+    """Say what a chart's intervals are not."""
+    estimates = list(estimates)
+    if estimates[0].low is None:
+        return "Too few documents for an interval."
+    return (
+        "Lines of arms that are hardly ever wrong, or right, are cautious."
+        if any(e.cautious for e in estimates)
+        else ""
     )
 
 

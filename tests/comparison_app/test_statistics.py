@@ -192,11 +192,27 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 def test_an_arm_that_is_always_right_still_has_an_interval() -> None:
-    """Rule of three: with 20 of 20 right, at least 83 % are (1 - 0.025 ** (1/20) = 0.168)."""
+    """Wilson: with 20 of 20 right the low end is n / (n + t²), t the 97.5 % quantile of 19 degrees of freedom."""
+    low = 20 / (20 + 2.0930**2)
     found = mean_estimates(np.ones((20, 1)))[0]
-    assert (found.mean, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(1 - 0.1684, abs=1e-3)
-    assert mean_estimates(np.zeros((20, 1)))[0].high == pytest.approx(0.1684, abs=1e-3)
+    assert (found.mean, found.high, found.cautious) == (1.0, pytest.approx(1.0), True)
+    assert found.low == pytest.approx(low, abs=1e-3)
+    assert mean_estimates(np.zeros((20, 1)))[0].high == pytest.approx(1 - low, abs=1e-3)
+
+
+def test_a_mean_with_hardly_any_errors_has_a_cautious_interval_that_holds_wilsons() -> None:
+    """Two errors of 40 over 40 documents: at least statsmodels' Wilson interval, and said to be cautious."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    scores = np.ones((40, 1))
+    scores[:2] = 0.0
+    found = mean_estimates(scores)[0]
+    low, high = proportion_confint(38, 40, method="wilson")
+    assert found.cautious
+    assert found.low is not None and found.high is not None
+    assert found.low == pytest.approx(low, abs=0.01) or found.low < low
+    assert found.high >= high - 0.01
+    assert not mean_estimates(np.tile([[1.0], [0.0]], (20, 1)))[0].cautious
 
 
 def test_weights_shift_the_mean() -> None:
