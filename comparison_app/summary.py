@@ -135,8 +135,6 @@ def _measures(evaluation: Evaluation, arm: str, place: str) -> dict[str, Any]:
         estimate: Estimate | None = evaluation.estimates.get((metric, place), {}).get(arm)
         if estimate is not None:
             found[metric] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
-            if estimate.cautious and estimate.low is not None:
-                found[metric]["cautious"] = True
     return found
 
 
