@@ -25,7 +25,7 @@ from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
 from comparison_app.predictions import AnswerSystem
 from comparison_app.replies import ReplyJournal
-from comparison_app.runner import Run, RunProgress, open_run, read_record
+from comparison_app.runner import Run, RunProgress, open_run, read_record, read_run
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.corpus import SPLITS, Corpus
@@ -202,20 +202,36 @@ def questions_of(experiment: Experiment, corpus: Corpus) -> list[Question]:
 
 def compare_with(run: Run, evaluation: Evaluation, other: Run, corpus: Corpus) -> RunChanges:
     """Return what changed in `run` against `other`, whose predictions are scored anew; write `against.json`."""
-    from comparison_app.regression import compare_runs
-
-    before = score_run(other, corpus)
-    changes = compare_runs(
-        (other.name, before, read_record(other.folder)), (run.name, evaluation, read_record(run.folder))
-    )
+    changes = _changes(run, evaluation, other, score_run(other, corpus))
     text = json.dumps(changes.as_dict(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_text(run.folder / "against.json", text)
     return changes
 
 
-def score_run(run: Run, corpus: Corpus) -> Evaluation:
-    """Score a run's predictions and compare its arms."""
-    return evaluate(run.experiment, run.questions(), run.predictions(), DocumentTexts.of(corpus), _embed())
+def changes_between(workspace: Workspace, then: str, now: str) -> RunChanges:
+    """Return what changed from one run to another, as `versus report --against` does; writes nothing.
+
+    Raises `RunError` for runs that are not of one experiment.
+    """
+    old, new = (read_run(workspace.run(name)) for name in (then, now))
+    corpus = workspace.corpus(new.experiment.corpus)
+    before, after = (
+        score_run(run, corpus, similarity=run.experiment.primary_metric == "semantic_similarity") for run in (old, new)
+    )
+    return _changes(new, after, old, before)
+
+
+def _changes(run: Run, evaluation: Evaluation, other: Run, before: Evaluation) -> RunChanges:
+    from comparison_app.regression import compare_runs
+
+    then, now = read_record(other.folder), read_record(run.folder)
+    return compare_runs((other.name, before, then), (run.name, evaluation, now))
+
+
+def score_run(run: Run, corpus: Corpus, *, similarity: bool = True) -> Evaluation:
+    """Score a run's predictions and compare its arms; `similarity` has all answers embedded for that metric."""
+    embed = _embed() if similarity else None
+    return evaluate(run.experiment, run.questions(), run.predictions(), DocumentTexts.of(corpus), embed)
 
 
 def write_results(run: Run, corpus: Corpus) -> Evaluation:

@@ -21,6 +21,9 @@ WORTH = "worth"
 """The metric that a question's `credit` is: the primary one, or a right refusal."""
 
 
+HEADER = ("arm", "slice", "n", "then", "now", "change", "95 %", "adjusted p", "")
+
+
 @dataclass(frozen=True)
 class Change:
     """One arm on one slice, now minus then; `was` and `now` are the means over the questions of both runs."""
@@ -38,6 +41,15 @@ class Change:
         """Whether it is decisively worse than it was."""
         return self.decisive and self.found.difference < 0
 
+    @property
+    def in_words(self) -> tuple[str, ...]:
+        """Its figures as people read them, in points, in the order of `HEADER`."""
+        found = self.found
+        reach = "–" if found.low is None or found.high is None else f"{100 * found.low:+.0f} to {100 * found.high:+.0f}"
+        word = "" if not self.decisive else "fell" if self.fell else "rose"
+        means = (f"{100 * self.was:.0f}", f"{100 * self.now:.0f}", f"{100 * found.difference:+.0f}")
+        return (self.arm, self.slice, str(found.n), *means, reach, f"{self.adjusted_p:.3f}", word)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -54,6 +66,12 @@ class Comparison:
     def falls(self) -> list[Change]:
         """The decisive falls."""
         return [change for change in self.changes if change.fell]
+
+    @property
+    def outcome(self) -> str:
+        """The decisive falls in one sentence."""
+        told = ", ".join(f"{change.arm} on {change.slice}" for change in self.falls)
+        return f"Decisive falls: {told}." if told else "No arm fell decisively."
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

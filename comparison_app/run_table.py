@@ -1,4 +1,4 @@
-"""A finished run question by question: who won, what failed, where two runs differ. Read from the run's own files."""
+"""A finished run question by question: who won, what failed. Read from the run's own files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from comparison_app.errors import RunError
-from comparison_app.summary import read_summary
 
 TIE = "tie"
 NOBODY = "nobody"
@@ -83,20 +82,6 @@ def summary_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             row[slice_name] = _mean(measures, wanted)
         rows.append({**row, "seconds (p50)": arm["latency"]["p50"], "errors": arm["errors"]})
     return rows
-
-
-def differences(before: Path, after: Path) -> list[dict[str, Any]]:
-    """Return how the arms that two runs share changed: arm, slice, before, after, change (of the primary metric)."""
-    old, new = (
-        {row["arm"]: row for row in summary_table(read_summary(run / "summary.json"))} for run in (before, after)
-    )
-    found = []
-    for arm in [arm for arm in new if arm in old]:
-        for place in [key for key in new[arm] if key not in ("arm", "errors", "seconds (p50)")]:
-            first, second = old[arm].get(place), new[arm][place]
-            if first is not None and second is not None:
-                found.append({"arm": arm, "slice": place, "before": first, "after": second, "change": second - first})
-    return found
 
 
 def _row(group: Sequence[Mapping[str, str]]) -> Row:

@@ -11,7 +11,7 @@ from comparison_app.console import console, print_json, print_table
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
-    from comparison_app.regression import Change, Comparison
+    from comparison_app.regression import Comparison
 
 
 def register(subparsers: Any) -> None:
@@ -57,32 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_changes(changes: Comparison, *, as_json: bool = False) -> None:
     """Print what changed between two runs, decisive changes marked."""
+    from comparison_app.regression import HEADER
+
     if as_json:
         print_json(changes.as_dict())
         return
-    rows = [
-        [change.arm, change.slice, change.found.n, f"{100 * change.was:.0f}", f"{100 * change.now:.0f}",
-         f"{100 * change.found.difference:+.0f}", _reach(change), f"{change.adjusted_p:.3f}", _word(change)]
-        for change in changes.changes
-    ]  # fmt: skip
+    rows = [list(change.in_words) for change in changes.changes]
     title = f"{changes.now} against {changes.then}: worth in points, on {changes.questions} questions of both"
-    print_table(title, ["arm", "slice", "n", "then", "now", "change", "95 %", "adjusted p", ""], rows, numbers_from=2)
+    print_table(title, list(HEADER), rows, numbers_from=2)
     out = console()
     for key, (then, now) in changes.provenance.items():
         out.print(f"{key}: {then} → {now}", markup=False)
     for note in changes.notes:
         out.print(note, markup=False)
-    falls = changes.falls
-    told = ", ".join(f"{change.arm} on {change.slice}" for change in falls)
-    out.print(f"Decisive falls: {told}." if falls else "No arm fell decisively.", markup=False)
-
-
-def _reach(change: Change) -> str:
-    found = change.found
-    return "–" if found.low is None or found.high is None else f"{100 * found.low:+.0f} to {100 * found.high:+.0f}"
-
-
-def _word(change: Change) -> str:
-    if not change.decisive:
-        return ""
-    return "fell" if change.fell else "rose"
+    out.print(changes.outcome, markup=False)

@@ -9,12 +9,15 @@ from typing import Any
 import streamlit as st
 from markupsafe import Markup
 
-from comparison_app.errors import ComparisonError
+from comparison_app.comparison import changes_between
+from comparison_app.errors import ComparisonError, RunError
 from comparison_app.experiment_form import estimate, slice_counts, write_experiment
 from comparison_app.jobs import Job, progress
-from comparison_app.run_table import NOBODY, TIE, Row, chosen, differences, read_rows, summary_table
+from comparison_app.regression import HEADER, Comparison
+from comparison_app.run_table import NOBODY, TIE, Row, chosen, read_rows, summary_table
 from comparison_app.summary import read_summary
 from comparison_app.web import look, session
+from comparison_app.workspace import Workspace
 
 TABS = ("Report", "Questions", "Against another run", "New comparison")
 PAGE = 20
@@ -169,15 +172,33 @@ def against(run: Path, others: list[str]) -> None:
     if not other:
         look.empty("Two runs side by side", "Choose the run to compare with: shared arms are set against each other.")
         return
-    found = differences(session.workspace().runs / other, run)
-    if not found:
-        look.empty("Nothing in common", "These runs share no arm that was scored on the same slice.")
+    try:
+        with st.spinner("Scoring both runs"):
+            found = changes(str(session.workspace().path), other, run.name, _written(run), _written(run.parent / other))
+    except RunError as error:
+        look.empty("These runs cannot be compared", f"{str(error).capitalize()}.")
         return
-    rows = [
-        (look.label(row["arm"]), row["slice"], row["before"], row["after"], f"{row['change']:+.3f}") for row in found
-    ]
-    look.table(("arm", "slice", other, run.name, "change"), rows)
-    st.caption("Differences of means, without a test: `versus report --against` says which of them are decisive.")
+    look.html(Markup('<div class="v-note">{}</div>').format(found.outcome))
+    look.table(HEADER, [(look.label(row.arm), *row.in_words[1:]) for row in found.changes])
+    st.caption(
+        f"Worth in points on the {found.questions:,} questions of both runs: {run.name} (now) minus {other} (then), "
+        "paired by question, with 95 % intervals by document and p-values adjusted for their number (Holm)."
+    )
+    told = [*found.notes, *(f"{key}: {then} → {now}" for key, (then, now) in found.provenance.items())]
+    if told:
+        with st.expander(f"What was made differently ({len(told)})"):
+            look.html(Markup("").join(Markup('<p class="v-facts">{}</p>').format(line) for line in told))
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def changes(workspace: str, then: str, now: str, *written: float) -> Comparison:
+    """Return what changed between two runs, scored once for as long as their answers stay as they are."""
+    return changes_between(Workspace(Path(workspace)), then, now)
+
+
+def _written(run: Path) -> float:
+    path = run / "predictions.jsonl"
+    return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def main() -> None:

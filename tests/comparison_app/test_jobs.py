@@ -16,7 +16,7 @@ from comparison_app.experiment import ArmSpec, load_experiment
 from comparison_app.experiment_form import estimate, slice_counts, write_experiment
 from comparison_app.job_worker import only_training
 from comparison_app.jobs import Job, Jobs, progress, training_name
-from comparison_app.run_table import NOBODY, TIE, chosen, differences, read_rows
+from comparison_app.run_table import NOBODY, TIE, chosen, read_rows
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
 from tests.finetune.tiny import save_pocket_like
@@ -110,21 +110,6 @@ def test_a_run_is_read_question_by_question(tmp_path: Path) -> None:
     assert [row.id for row in chosen(rows, slices=["trained"], text="Q2 ")] == ["q2"]
     with pytest.raises(RunError, match="versus report"):
         read_rows(tmp_path)
-
-
-def test_two_runs_are_set_against_each_other(tmp_path: Path) -> None:
-    """The change of each shared arm on each shared slice."""
-    for name, mean in (("one", 0.5), ("two", 0.75)):
-        measures = {"token_f1": {"mean": mean, "low": None, "high": None, "n": 3}}
-        arm = {"overall": measures, "slices": {"trained": measures}, "latency": {"p50": 0.1}, "errors": 0}
-        summary = {"primary_metric": "token_f1", "arms": {"a": arm, name: arm}}
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    found = differences(tmp_path / "one", tmp_path / "two")
-    assert {(row["arm"], row["slice"], row["change"]) for row in found} == {
-        ("a", "overall", 0.25),
-        ("a", "trained", 0.25),
-    }
 
 
 def _write_run(folder: Path, credits: dict[str, tuple[float, float]]) -> None:

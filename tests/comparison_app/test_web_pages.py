@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from comparison_app.comparison import changes_between
 from comparison_app.leaderboard import leaderboard
 from comparison_app.library import Library, copy_corpus, delete_document, write_document
+from comparison_app.predictions import Prediction, write_predictions
+from comparison_app.runner import open_run
 from comparison_app.votes import FILE_NAME, Vote, VoteStore
 from comparison_app.workspace import Workspace
 from data_prep.drafts import Draft, drafts_path, write_drafts
@@ -217,3 +222,34 @@ def test_a_password_is_asked_for_and_a_wrong_one_refused(monkeypatch: pytest.Mon
     app.button[0].click().run()
     assert app.markdown[0].value == "inside"
     assert time.monotonic() - started > 0.4
+
+
+def test_two_runs_are_set_against_each_other_with_a_test(workspace: Workspace, tmp_path: Path) -> None:
+    """The figures are those of `versus report --against`; runs of two experiments are refused in words."""
+    questions = [
+        replace(question, id=f"{question.id}-{copy}", about=f"page-{copy}", evidence=(), slice="trained")
+        for question in workspace.corpus("lamp").questions("test")
+        if question.answers
+        for copy in range(3)
+    ]
+    experiment = tmp_path / "gate.toml"
+    experiment.write_text('name = "gate"\ncorpus = "lamp"\n[[arms]]\nname = "quotes"\nkind = "rag-extractive"\n')
+    other = tmp_path / "other.toml"
+    other.write_text(experiment.read_text().replace("gate", "other"))
+    for name, right, path in (("bad", False, experiment), ("good", True, experiment), ("odd", True, other)):
+        run = open_run(workspace.runs / name, path, questions)
+        said = [Prediction(q.id, "quotes", q.answers[0] if right else "no idea at all") for q in questions]
+        write_predictions(run.predictions_path, said)
+        (run.folder / "summary.json").write_text("{}")
+    try:
+        app = _open("compare", tab="Against another run", run="bad")
+        app.selectbox[1].select("good").run()
+        assert not app.exception
+        wanted = changes_between(workspace, "good", "bad")
+        assert all(f"<td>{cell}</td>" in _html(app) for cell in wanted.changes[0].in_words[2:8])
+        assert wanted.outcome in _html(app)
+        app.selectbox[1].select("odd").run()
+        assert "cannot be compared" in _html(app) and "compare runs of one experiment" in _html(app)
+    finally:
+        for name in ("bad", "good", "odd"):
+            shutil.rmtree(workspace.runs / name)
