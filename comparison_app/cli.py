@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from comparison_app.workspace import Workspace
 from data_prep.errors import VersusError
+from finetune.models import MODELS_VARIABLE
 
 COMMANDS = (
     "demo",
@@ -22,7 +24,10 @@ COMMANDS = (
     "index",
     "search",
     "train",
+    "pretrain",
+    "tokenizer",
     "prefer",
+    "export",
     "ask",
     "compare",
     "report",
@@ -60,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     arguments = build_parser().parse_args(argv)
+    _find_models_in(Workspace.resolve(arguments.workspace))
     try:
         return int(arguments.handler(arguments))
     except KeyboardInterrupt:
@@ -71,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         return _fail(_explain(error))
+
+
+def _find_models_in(workspace: Workspace) -> None:
+    """Let this process, and those that it starts, find the models of a workspace by name."""
+    others = [place for place in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if place]
+    own = str(workspace.models.resolve())
+    os.environ[MODELS_VARIABLE] = os.pathsep.join([own, *(place for place in others if place != own)])
 
 
 def _explain(error: Exception) -> str:

@@ -35,6 +35,21 @@ class Workspace:
         return self.path / "adapters"
 
     @property
+    def models(self) -> Path:
+        """Where models made here are kept, one folder each; commands find them there by name."""
+        return self.path / "models"
+
+    @property
+    def tokenizers(self) -> Path:
+        """Where vocabularies trained here are kept, one folder each."""
+        return self.path / "tokenizers"
+
+    def tokenizer(self, name: str) -> str:
+        """Return the folder of a tokenizer trained here, else `name` as it is: a path, or a model's name."""
+        place = self.tokenizers / name
+        return str(place) if Path(name).name == name and place.is_dir() else name
+
+    @property
     def corpora(self) -> Path:
         """Where corpora that the user made are kept."""
         return self.path / "corpora"

@@ -28,6 +28,8 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
     with torch.autocast(query.device.type, enabled=False):
         attended, weights = sdpa_attention_forward(
             module, query.float(), key.float(), value.float(), attention_mask, **options

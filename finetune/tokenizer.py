@@ -1,20 +1,24 @@
-"""Train a byte-level BPE vocabulary, swap it into a model, and measure how many words a token holds.
-
-The swap gives each new token the mean of the old embeddings of the pieces that the old tokenizer cuts its text into
-(`v_new(t) = mean(v_old(pieces of t))`), so that the model starts from what it knew.
-"""
+"""Train a byte-level BPE vocabulary, and measure how much text a token of any vocabulary holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import FinetuneError
+from data_prep.atomic import write_text
+from finetune.adapters import new_folder
+from finetune.errors import FinetuneError, ModelError
+from finetune.run_record import FILE_NAME, library_versions
+from finetune.shards import OnBytes, find_shards, read_shards
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 PAD = "<|pad|>"
 END = "<|end|>"
@@ -98,84 +102,59 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 8192, positions: 
 
 
 class _Counted:
-    """Iterate `texts` and remember how many came."""
+    """Iterate `texts` and remember how many came, and how long they were."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
         self.seen = 0
+        self.characters = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         for text in self._texts:
             self.seen += 1
+            self.characters += len(text)
             yield text
 
 
-def swap_tokenizer(
-    model: PreTrainedModel,
-    old_tokenizer: PreTrainedTokenizerBase,
-    new_tokenizer: PreTrainedTokenizerBase,
-) -> PreTrainedModel:
-    """Give `model`, in place, the vocabulary of `new_tokenizer`, and return it.
+def train_tokenizer_folder(
+    paths: Sequence[str | Path],
+    output: Path,
+    *,
+    vocabulary: int = 8192,
+    positions: int = 512,
+    share: float = 1.0,
+    seed: int = 0,
+    field: str = "text",
+    on_bytes: OnBytes | None = None,
+) -> dict[str, Any]:
+    """Train a vocabulary on a seeded `share` of the documents of `paths` and write it, with its record, to `output`.
 
-    Input embeddings of shape (old, hidden) become (new, hidden): each row is the mean of the old rows of the token's
-    pieces; a token that has none (a special token, a lone byte) gets the mean of all old rows. Output embeddings that
-    are not tied to them are treated alike, and so is the output bias. Special tokens' ids are set in the configuration.
+    Returns the record. `output` takes its content in one step. Raises FinetuneError.
     """
-    import torch
-
-    pieces = [_old_pieces(token, old_tokenizer, new_tokenizer) for token in range(len(new_tokenizer))]
-    inputs = model.get_input_embeddings().weight.data
-    outputs_layer = model.get_output_embeddings()
-    untied = outputs_layer is not None and outputs_layer.weight.data_ptr() != inputs.data_ptr()
-    new_inputs = mean_rows(inputs, pieces)
-    new_outputs = mean_rows(outputs_layer.weight.data, pieces) if untied else None
-    bias = getattr(outputs_layer, "bias", None)
-    new_bias = None if bias is None else mean_rows(bias.data[:, None], pieces)[:, 0]
-
-    model.resize_token_embeddings(len(pieces), mean_resizing=False)
-    with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(new_inputs)
-        outputs_layer = model.get_output_embeddings()
-        if new_outputs is not None:
-            outputs_layer.weight.copy_(new_outputs)
-        if new_bias is not None and outputs_layer.bias is not None:
-            outputs_layer.bias.copy_(new_bias)
-    _set_special_ids(model, new_tokenizer)
-    return model
-
-
-def mean_rows(rows: torch.Tensor, pieces: list[list[int]]) -> torch.Tensor:
-    """Return, of shape (len(pieces), width), the mean of `rows` (old, width) picked by each list of ids.
-
-    An empty list gives the mean of all rows.
-    """
-    import torch
-
-    average = rows.float().mean(dim=0)
-    means = [rows[torch.tensor(ids)].float().mean(dim=0) if ids else average for ids in pieces]
-    return torch.stack(means).to(rows.dtype)
-
-
-def _old_pieces(
-    token: int, old_tokenizer: PreTrainedTokenizerBase, new_tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """Return the old ids of the text of one new token; none for special tokens and broken bytes."""
-    if token in new_tokenizer.all_special_ids:
-        return []
-    text = new_tokenizer.decode([token])
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        return []
-    ids: list[int] = old_tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _set_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the new tokenizer's pad, begin and end ids into the model's configurations."""
-    for config in (model.config, getattr(model, "generation_config", None)):
-        if config is not None:
-            config.pad_token_id = tokenizer.pad_token_id
-            config.bos_token_id = tokenizer.bos_token_id
-            config.eos_token_id = tokenizer.eos_token_id
+    if not 0 < share <= 1:
+        raise FinetuneError(f"share is {share}; it must be above 0 and at most 1")
+    started, clock = datetime.now(UTC), time.monotonic()
+    chance = random.Random(seed)
+    shards = find_shards(paths)
+    chosen = (text for text in read_shards(shards, field=field, on_bytes=on_bytes) if chance.random() < share)
+    texts = _Counted(chosen)
+    tokenizer = train_tokenizer(texts, vocabulary=vocabulary, positions=positions)
+    record = {
+        "vocabulary": len(tokenizer),
+        "asked_vocabulary": vocabulary,
+        "files": [str(path) for path in shards],
+        "documents": texts.seen,
+        "characters": texts.characters,
+        "share": share,
+        "seed": seed,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - clock, 2),
+        "versions": library_versions(),
+    }
+    with new_folder(output) as folder:
+        tokenizer.save_pretrained(folder)
+        write_text(folder / FILE_NAME, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    return record
 
 
 def fertility(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Fertility:
@@ -188,3 +167,59 @@ def fertility(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Ferti
     if tokens == 0:
         raise FinetuneError("fertility needs a text that is not empty")
     return Fertility(words=words, characters=characters, tokens=tokens)
+
+
+def fertility_table(
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], samples: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Fertility]]:
+    """Return language → tokenizer's name → fertility over that language's sample."""
+    return {
+        language: {name: fertility(tokenizer, texts) for name, tokenizer in tokenizers.items()}
+        for language, texts in samples.items()
+    }
+
+
+def by_language(texts: Iterable[tuple[str | None, str]], *, characters: int = 1_000_000) -> dict[str, list[str]]:
+    """Sort texts, each with its language's name or None, by language, at most `characters` of each.
+
+    Where no name is given the language is told from the text; `unknown` where it is too short to tell.
+    """
+    from data_prep.cleaning import language_of
+
+    found: dict[str, list[str]] = {}
+    held: dict[str, int] = {}
+    for label, text in texts:
+        language = label or language_of(text) or "unknown"
+        room = characters - held.get(language, 0)
+        if room > 0:
+            found.setdefault(language, []).append(text[:room])
+            held[language] = held.get(language, 0) + len(text)
+    return found
+
+
+def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder that may hold nothing else, or that of the model `name`, with a pad token.
+
+    One without pad token pads with its end token. Raises ModelError if it has neither, or is not there.
+    """
+    from finetune.models import load_tokenizer, quiet_libraries
+
+    folder = Path(name)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+        return _padded(load_tokenizer(name, chat=False), name)
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    try:
+        return _padded(AutoTokenizer.from_pretrained(str(folder), local_files_only=True), name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _padded(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with a pad token."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{name}: its tokenizer has neither pad nor end token: set pad_token in tokenizer_config.json")
+    return tokenizer

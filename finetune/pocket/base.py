@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, ModelError
 
 if TYPE_CHECKING:
     from transformers import BertGenerationDecoder, PreTrainedTokenizerBase
@@ -40,11 +40,21 @@ def load_minilm_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def load_minilm_decoder() -> BertGenerationDecoder:
-    """Load MiniLM (6 layers, width 384) as a `BertGenerationDecoder` with tied embeddings and no dropout."""
+    """Load MiniLM (6 layers, width 384) as a decoder."""
+    return load_decoder_of(minilm_path())
+
+
+def load_decoder_of(folder: Path) -> BertGenerationDecoder:
+    """Load the BERT encoder in `folder` as a `BertGenerationDecoder` with tied embeddings and no dropout.
+
+    Raises ModelError if it is another architecture.
+    """
     from transformers import AutoModel, BertGenerationConfig, BertGenerationDecoder
 
-    encoder = AutoModel.from_pretrained(str(minilm_path()), local_files_only=True)
+    encoder = AutoModel.from_pretrained(str(folder), local_files_only=True)
     source = encoder.config
+    if source.model_type != "bert":
+        raise ModelError(f"{folder}: only a BERT encoder can be loaded as a decoder, and this is {source.model_type}")
     config = BertGenerationConfig(
         vocab_size=source.vocab_size,
         hidden_size=source.hidden_size,
@@ -69,7 +79,7 @@ def load_minilm_decoder() -> BertGenerationDecoder:
 
 
 def _copy_weights(encoder: Any, decoder: BertGenerationDecoder) -> None:
-    """Copy MiniLM's weights into the decoder; every parameter of the decoder's body must be met."""
+    """Copy the encoder's weights into the decoder; every parameter of the decoder's body must be met."""
     state = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pooler.")}
     token_types = state.pop("embeddings.token_type_embeddings.weight")
     state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + token_types[0]
@@ -77,6 +87,6 @@ def _copy_weights(encoder: Any, decoder: BertGenerationDecoder) -> None:
     unmet = [name for name in missing if not name.endswith("position_ids")]
     extra = [name for name in unexpected if not name.endswith(("position_ids", "token_type_ids"))]
     if unmet or extra:
-        raise FinetuneError(f"MiniLM's weights do not fit the decoder: missing {unmet}, unexpected {extra}")
+        raise FinetuneError(f"the encoder's weights do not fit the decoder: missing {unmet}, unexpected {extra}")
     decoder.tie_weights()
     decoder.lm_head.bias.data.zero_()

@@ -33,7 +33,8 @@ from finetune.pocket.stages import RECIPES, HeldOut, Stage, figures, load_stages
 from finetune.pocket.text import SHARDS, VALIDATION, read_pages
 from finetune.pretraining import Step, write_json
 from finetune.text_rows import write_tokens
-from finetune.tokenizer import fertility, swap_tokenizer, train_tokenizer
+from finetune.tokenizer import fertility, train_tokenizer
+from finetune.vocabulary_swap import swap_tokenizer
 
 if TYPE_CHECKING:
     import torch

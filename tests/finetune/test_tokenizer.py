@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.tokenizer import SPECIAL_TOKENS, fertility, swap_tokenizer, train_tokenizer
+from finetune.tokenizer import SPECIAL_TOKENS, fertility, train_tokenizer
+from finetune.vocabulary_swap import swap_tokenizer
 from tests.finetune.tiny_models import tiny_decoder, tiny_llama
 
 if TYPE_CHECKING:
@@ -83,15 +84,23 @@ def test_a_swapped_row_is_the_mean_of_its_pieces(
     assert (model.config.pad_token_id, model.config.eos_token_id) == (new.pad_token_id, new.eos_token_id)
 
 
-def test_special_tokens_start_from_the_mean_of_all(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:
-    """A token without old pieces stands in the middle."""
+def test_special_tokens_keep_their_rows(old: PreTrainedTokenizerBase) -> None:
+    """Those of the same text keep theirs; others take over their role's; one with neither stands in the middle."""
     import torch
 
     model = tiny_decoder(len(old))
-    middle = model.get_input_embeddings().weight.detach().mean(0)
-    swap_tokenizer(model, old, new)
-    row = model.get_input_embeddings().weight[new.convert_tokens_to_ids("<|user|>")]
-    torch.testing.assert_close(row, middle)
+    rows = model.get_input_embeddings().weight.detach().clone()
+    other = train_tokenizer(MANUAL, vocabulary=300)
+    other.add_special_tokens({"eos_token": "</s>", "mask_token": "<mask>"})
+    swap_tokenizer(model, old, other)
+    new = model.get_input_embeddings().weight
+
+    def row(text: str) -> torch.Tensor:
+        return new[other.convert_tokens_to_ids(text)]
+
+    torch.testing.assert_close(row("<|user|>"), rows[old.convert_tokens_to_ids("<|user|>")])
+    torch.testing.assert_close(row("</s>"), rows[old.eos_token_id])
+    torch.testing.assert_close(row("<mask>"), rows.mean(0))
 
 
 def test_a_swapped_model_computes_and_stays_tied(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:

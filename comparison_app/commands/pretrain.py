@@ -1,0 +1,134 @@
+"""`versus pretrain`: continue a model's pretraining on your own text, as a recipe says."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from comparison_app.commands import add_command
+from comparison_app.commands.train import live_loss
+from comparison_app.console import console, print_json, print_table, progress_bar
+from comparison_app.errors import ComparisonError
+from comparison_app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from finetune.continual_recipe import ContinualRecipe
+    from finetune.pretraining import Step
+    from finetune.run_record import RunRecord
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "pretrain",
+        run,
+        "continue a causal model's pretraining on your own text, as a recipe says; the model lands in the workspace",
+        "versus pretrain continual --model pocket --text manuals/ --name pocket-manuals",
+    )
+    parser.add_argument("recipe", help="the recipe that ships (continual), or a TOML file")
+    parser.add_argument("--name", help="name of the model (default: MODEL-RECIPE)")
+    parser.add_argument("--model", help="base model instead of the recipe's: pocket, a name here, a folder, an id")
+    parser.add_argument(
+        "--text", action="append", metavar="PATH", help="file or folder of new text instead of the recipe's; repeatable"
+    )
+    parser.add_argument(
+        "--general", action="append", metavar="PATH", help="text to replay against forgetting; repeatable"
+    )
+    parser.add_argument("--replay", type=float, metavar="SHARE", help="share of the rows that are general text")
+    parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="stop after this time, the rate decayed by then")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pretrain, and say what it brought."""
+    from finetune.continual import has_checkpoint
+
+    recipe = _recipe(arguments)
+    workspace = Workspace.resolve(arguments.workspace)
+    name = arguments.name or f"{recipe.model.name.strip('/').rpartition('/')[2]}-{recipe.name}"
+    output = workspace.models / name
+    try:
+        record = _pretrained(arguments, recipe, name, output)
+    except KeyboardInterrupt:
+        kept = "what was done is kept: add --resume to go on" if has_checkpoint(output) else "nothing was trained yet"
+        raise ComparisonError(f"stopped; {kept}") from None
+    if arguments.json:
+        print_json(_figures(name, output, record))
+        return 0
+    _show(name, output, record)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> ContinualRecipe:
+    """Return the recipe with what the command line says instead."""
+    from finetune.continual_recipe import load_continual_recipe
+
+    changes = {
+        "model_name": arguments.model,
+        "text_files": arguments.text,
+        "text_general": arguments.general,
+        "text_replay": arguments.replay,
+        "pretraining_steps": arguments.steps,
+        "pretraining_max_seconds": arguments.max_seconds,
+    }
+    return load_continual_recipe(
+        arguments.recipe, **{key: value for key, value in changes.items() if value is not None}
+    )
+
+
+def _pretrained(arguments: argparse.Namespace, recipe: ContinualRecipe, name: str, output: Path) -> RunRecord:
+    """Run the recipe with its progress on screen."""
+    from finetune.continual import continue_pretraining
+    from finetune.trainer import TrainingStep
+
+    with ExitStack() as bars:
+        quiet = arguments.json
+        reading = bars.enter_context(progress_bar("reading the text", quiet=quiet))
+        drawn: list[Callable[[TrainingStep], None]] = []
+
+        def on_step(step: Step) -> None:
+            if not drawn:
+                bars.close()
+                drawn.append(bars.enter_context(live_loss(f"pretraining {name}", quiet=quiet)))
+            drawn[0](TrainingStep(step.step, step.total, step.loss, step.seconds))
+
+        return continue_pretraining(recipe, output, resume=arguments.resume, on_bytes=reading, on_step=on_step)
+
+
+def _figures(name: str, output: Path, record: RunRecord) -> dict[str, Any]:
+    """Return what the command prints as JSON."""
+    return {
+        "model": name,
+        "path": str(output),
+        "steps": record.steps,
+        "tokens": record.trained_tokens,
+        "epochs": record.epochs,
+        "seconds": record.seconds,
+        "first_loss": record.losses[0][1] if record.losses else None,
+        "last_loss": record.losses[-1][1] if record.losses else None,
+        "before": record.figures["before"],
+        "after": record.figures["after"],
+        "tokens_per_second": record.figures["tokens_per_second"],
+        "stopped": record.stopped,
+    }
+
+
+def _show(name: str, output: Path, record: RunRecord) -> None:
+    """Print what it brought, for people."""
+    rows = [
+        (key.replace("_", " "), f"{before:.3f}", f"{record.figures['after'][key]:.3f}")
+        for key, before in record.figures["before"].items()
+    ]
+    if rows:
+        print_table("held-back text", ["lower is better", "before", "after"], rows)
+    console().print(
+        f"[bold]{name}[/bold]: {record.trained_tokens:,} tokens ({record.epochs:g} passes), {record.steps} steps in "
+        f"{record.seconds:.0f} s ({record.stopped}); {output}",
+        soft_wrap=True,
+    )

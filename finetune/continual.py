@@ -1,0 +1,265 @@
+"""Continue a causal model's pretraining on new text, larger than memory if need be, and write the model that comes out.
+
+The learning rate warms up again and decays again, and a share of general text is replayed against forgetting (Ibrahim
+et al. 2024, arXiv 2403.08763). Text is turned into token files first, beside the model to be; from then on a step's
+rows depend on the step alone, so an interrupted run goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.atomic import write_text
+from finetune.continual_recipe import ContinualRecipe
+from finetune.cpu_attention import use_float32_attention
+from finetune.errors import ModelError, RecipeError, TrainingError
+from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
+from finetune.packing import block_causal_mask
+from finetune.prepared_text import Prepared, prepare_text
+from finetune.pretraining import CHECKPOINT, Batches, PretrainingConfig, PretrainingResult, Step, pretrain
+from finetune.run_record import RunRecord, library_versions
+from finetune.shards import OnBytes, find_shards
+from finetune.swapped_model import write_model
+from finetune.text_rows import ReplayedRows, TextRows, bits_per_character
+from finetune.tokenizer import open_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IDENTITY = "training.json"
+_MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
+
+
+def continue_pretraining(
+    recipe: ContinualRecipe,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_step: Callable[[Step], None] | None = None,
+    on_bytes: OnBytes | None = None,
+    device: str | None = None,
+) -> RunRecord:
+    """Train as `recipe` says and write the model with tokenizer and run record to `output`; return the record.
+
+    `on_bytes` follows the reading of the text, `on_step` the training. With `resume` an interrupted run of the same
+    model and text goes on. `output` takes its content in one step at the end. Raises FinetuneError.
+    """
+    started, device = datetime.now(UTC), device or default_device()
+    tokenizer = open_tokenizer(recipe.model.name)
+    _check_lengths(recipe, tokenizer)
+    scratch = output.parent / f".{output.name}.training"
+    _begin(scratch, _identity(recipe), resume)
+    prepared = prepare_text(recipe.text, tokenizer, scratch, on_bytes)
+    config = with_steps(recipe, prepared)
+    with _readable_failures(recipe):
+        model = _load(recipe, device)
+        measure = _measure(tokenizer, prepared, config.row_length)
+        before = _kept_figures(scratch / "before.json", lambda: measure(model))
+        result = pretrain(
+            model,
+            _rows(recipe, config, prepared, tokenizer),
+            config,
+            scratch,
+            evaluate=measure if prepared.new.held_out else None,
+            on_step=on_step,
+        )
+        after = measure(model)
+    record = _record(recipe, config, prepared, result, before, after, device, started)
+    write_model(model, tokenizer, record, output)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _check_lengths(recipe: ContinualRecipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise if a row is longer than the model's context, or the tokenizer cannot end a document."""
+    context, length = model_context(recipe.model.name), recipe.pretraining.row_length
+    if length > context:
+        raise RecipeError(
+            f"pretraining.row_length is {length}, but {recipe.model.name} holds {context} tokens: lower it"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"model {recipe.model.name}: its tokenizer names no end token, which ends a document")
+
+
+def _identity(recipe: ContinualRecipe) -> dict[str, Any]:
+    """Return what must be the same for an interrupted run to go on: model, text, and how rows are drawn."""
+    paths = (*recipe.text.files, *recipe.text.general, *recipe.text.validation)
+    config = recipe.pretraining
+    return {
+        "base": base_fingerprint(recipe.model.name),
+        "files": [[str(path), path.stat().st_size] for path in find_shards(paths)],
+        "text": json.loads(json.dumps(recipe.as_dict()["text"])),
+        "rows": [config.rows, config.row_length, config.steps, config.seed],
+    }
+
+
+def _begin(scratch: Path, identity: dict[str, Any], resume: bool) -> None:
+    """Empty `scratch`, or find there what is resumed. Raises TrainingError if that is another run."""
+    path = scratch / IDENTITY
+    if resume and path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != identity:
+            raise TrainingError(
+                f"{scratch}: the interrupted run had another model, other text or other rows; "
+                "run without --resume to start again"
+            )
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_text(path, json.dumps(identity))
+
+
+def with_steps(recipe: ContinualRecipe, prepared: Prepared) -> PretrainingConfig:
+    """Return the configuration with the steps that `text.epochs` asks for."""
+    config = recipe.pretraining
+    if recipe.text.epochs is None:
+        return config
+    rows = recipe.text.epochs * (prepared.new.tokens // config.row_length) / (1 - recipe.text.replay)
+    return replace(config, steps=max(1, math.ceil(rows / config.rows)))
+
+
+def _rows(
+    recipe: ContinualRecipe, config: PretrainingConfig, prepared: Prepared, tokenizer: PreTrainedTokenizerBase
+) -> Batches:
+    """Return the source of batches: new text, general text among it where there is some."""
+    new = TextRows(prepared.new.path, config, tokenizer.eos_token_id)
+    if prepared.general is None:
+        return new
+    return ReplayedRows(new, TextRows(prepared.general.path, config, tokenizer.eos_token_id), recipe.text.replay)
+
+
+def _load(recipe: ContinualRecipe, device: str) -> PreTrainedModel:
+    """Load the model for training, and make sure that its loss can be computed as it is here."""
+    from transformers import set_seed
+
+    set_seed(recipe.pretraining.seed)
+    arithmetic = recipe.model.dtype
+    if str(choose_dtype(arithmetic, device)) == "torch.float16":
+        arithmetic = "float32"
+    model = load_base(recipe.model.name, dtype=arithmetic, device=device)
+    check_rows(model, recipe.model.name)
+    if device == "cpu":
+        use_float32_attention(model)
+    if recipe.pretraining.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def check_rows(model: PreTrainedModel, name: str) -> None:
+    """Raise ModelError unless two documents in one row give the logits that each gives alone, head included."""
+    import torch
+
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(2, 14, device=model.device)[None] % vocabulary
+    segments = torch.tensor([[1] * 5 + [2] * 7], device=model.device)
+    positions = torch.tensor([[*range(5), *range(7)]], device=model.device)
+    with torch.no_grad():
+        hidden = model.base_model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=block_causal_mask(segments, model.dtype),
+            use_cache=False,
+        ).last_hidden_state
+        ours = model.get_output_embeddings()(hidden)[:, 5:].float()
+        alone = model(input_ids=ids[:, 5:]).logits.float()
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.05
+    if float((ours - alone).abs().max()) > allowed * max(1.0, float(alone.abs().max())):
+        raise ModelError(
+            f"model {name} ({type(model).__name__}) computes its logits in a way that pretraining here does not know, "
+            "or mixes documents of one row: choose another architecture"
+        )
+
+
+def _measure(
+    tokenizer: PreTrainedTokenizerBase, prepared: Prepared, row_length: int
+) -> Callable[[PreTrainedModel], dict[str, float]]:
+    """Return the function that gives bits per character of the held-back text, new and general."""
+    general = prepared.general.held_out if prepared.general else ()
+    samples = {"bits_per_character": prepared.new.held_out, "general_bits_per_character": general}
+
+    def measure(model: PreTrainedModel) -> dict[str, float]:
+        model.eval()
+        return {
+            name: round(bits_per_character(model, tokenizer, texts, row_length=row_length), 4)
+            for name, texts in samples.items()
+            if texts
+        }
+
+    return measure
+
+
+def _kept_figures(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Return the figures of the model as it was before, measured once for a run and its resumption."""
+    if not path.is_file():
+        write_text(path, json.dumps(measure()))
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+@contextmanager
+def _readable_failures(recipe: ContinualRecipe) -> Iterator[None]:
+    """Turn running out of memory into advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
+            raise
+        config = recipe.pretraining
+        rows = max(1, (config.rows_at_once or config.rows) // 2)
+        advice = f"set pretraining.rows_at_once = {rows}, which gives the same steps"
+        if not config.gradient_checkpointing:
+            advice += ", or gradient_checkpointing = true"
+        raise TrainingError(f"out of memory while pretraining {recipe.model.name}: {advice}") from error
+
+
+def _record(
+    recipe: ContinualRecipe,
+    config: PretrainingConfig,
+    prepared: Prepared,
+    result: PretrainingResult,
+    before: dict[str, float],
+    after: dict[str, float],
+    device: str,
+    started: datetime,
+) -> RunRecord:
+    """Collect what was done."""
+    rows = prepared.new.tokens // config.row_length
+    taken = result.steps * config.rows * (1 - recipe.text.replay)
+    figures = {
+        "before": before,
+        "after": after,
+        "course": list(result.evaluations),
+        "new_tokens": prepared.new.tokens,
+        "general_tokens": prepared.general.tokens if prepared.general else 0,
+        "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
+    }
+    return RunRecord(
+        recipe={**recipe.as_dict(), "pretraining": {**recipe.as_dict()["pretraining"], "steps": config.steps}},
+        base_model=recipe.model.name,
+        base_fingerprint=base_fingerprint(recipe.model.name),
+        data_sha256=prepared.sha256,
+        trained_ids=(),
+        seed=config.seed,
+        device=device,
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(result.seconds, 2),
+        steps=result.steps,
+        epochs=round(taken / rows, 3),
+        trained_tokens=result.tokens,
+        losses=result.losses,
+        stopped="finished" if result.steps >= config.steps else "time",
+        versions=library_versions(),
+        figures=figures,
+    )
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Tell whether an interrupted run to `output` can go on."""
+    return (output.parent / f".{output.name}.training" / CHECKPOINT).is_file()

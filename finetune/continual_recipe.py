@@ -1,0 +1,127 @@
+"""Recipes of continual pretraining: `[model]`, `[text]` and `[pretraining]`, every wrong key reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.config import RECIPES, ModelSection, read_sections
+from finetune.errors import RecipeError
+from finetune.pretraining import PretrainingConfig
+
+
+@dataclass(frozen=True)
+class TextSection:
+    """Section `[text]`: what is read, and what is held back to measure on."""
+
+    files: tuple[str, ...] = ()
+    """Files and folders of new text: text, markdown, JSONL, each also packed (see `finetune.shards`)."""
+    field: str = "text"
+    """The field of a JSONL line that holds the text."""
+    general: tuple[str, ...] = ()
+    """Files and folders of text such as the model was made from, to be replayed."""
+    replay: float = 0.0
+    """Share of the rows that are general text (arXiv 2403.08763 finds 0.05 for a mild change, 0.25 for a language)."""
+    validation: tuple[str, ...] = ()
+    """Files to measure on, instead of a share held back."""
+    validation_share: float = 0.01
+    """Share of the documents that is held back, never trained on, and measured."""
+    validation_characters: int = 200_000
+    """As much of the held-back text is measured."""
+    epochs: float | None = None
+    """Passes over the new text; sets `pretraining.steps`."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 <= self.replay < 1:
+            problems.append(f"replay is {self.replay}; it must be at least 0 and under 1")
+        if not 0 <= self.validation_share < 1:
+            problems.append(f"validation_share is {self.validation_share}; it must be at least 0 and under 1")
+        if self.validation_characters < 1:
+            problems.append("validation_characters must be at least 1")
+        if self.epochs is not None and self.epochs <= 0:
+            problems.append(f"epochs is {self.epochs}; it must be above 0")
+        if self.replay > 0 and not self.general:
+            problems.append("replay needs general text: name its files in general")
+        if self.general and not self.replay:
+            problems.append("general text is named, but replay is 0: say how large its share is")
+        if problems:
+            raise RecipeError(*problems)
+
+
+@dataclass(frozen=True)
+class ContinualRecipe:
+    """A whole recipe; `name` is the file's name without its ending."""
+
+    name: str
+    description: str = ""
+    model: ModelSection = field(default_factory=ModelSection)
+    text: TextSection = field(default_factory=TextSection)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.model.quantization is not None:
+            problems.append("model.quantization: pretraining moves every weight, so they cannot be quantised")
+        if self.model.dtype == "float16":
+            problems.append("model.dtype is float16; pretraining needs auto, bfloat16 or float32")
+        if self.pretraining.guide_weight:
+            problems.append("pretraining.guide_weight belongs to pocket's own stages alone")
+        if problems:
+            raise RecipeError(*problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain dictionaries, for a run record."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type[Any]] = {"model": ModelSection, "text": TextSection, "pretraining": PretrainingConfig}
+
+
+def continual_recipe_names() -> list[str]:
+    """Return the names of the recipes of this kind that ship, sorted."""
+    tables = {path: tomllib.loads(path.read_text(encoding="utf-8")) for path in RECIPES.glob("*.toml")}
+    return sorted(path.stem for path, table in tables.items() if {"text", "pretraining"} <= set(table))
+
+
+def load_continual_recipe(path_or_name: str | Path, **changes: Any) -> ContinualRecipe:
+    """Read a recipe from a TOML file, or a bundled one by its name; `changes` are keys of sections (`text_files`).
+
+    Raises RecipeError that names the file and lists every wrong key.
+    """
+    path, bundled = Path(path_or_name), RECIPES / f"{path_or_name}.toml"
+    if path.suffix != ".toml" and path.name == str(path_or_name) and path.name in continual_recipe_names():
+        path = bundled
+    elif path.suffix != ".toml":
+        raise RecipeError(
+            f"no pretraining recipe {str(path_or_name)!r}; there are: {', '.join(continual_recipe_names())}"
+        )
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
+    for key, value in changes.items():
+        section, _, name = key.partition("_")
+        tables.setdefault(section, {})[name] = value
+    return continual_recipe(tables, name=path.stem, source=str(path))
+
+
+def continual_recipe(tables: dict[str, Any], *, name: str, source: str) -> ContinualRecipe:
+    """Build a recipe from the tables of a TOML file; `source` names it in errors. Raises RecipeError."""
+    parts, problems = read_sections(tables, SECTIONS)
+    text, steps = tables.get("text", {}), tables.get("pretraining", {})
+    if isinstance(text, dict) and not text.get("files"):
+        problems.append("[text] files names no text")
+    if isinstance(text, dict) and text.get("validation") and "validation_share" in text:
+        problems.append("[text] validation and validation_share contradict each other: give one")
+    if isinstance(text, dict) and isinstance(steps, dict) and "epochs" in text and "steps" in steps:
+        problems.append("text.epochs and pretraining.steps contradict each other: give one")
+    if not problems:
+        try:
+            return ContinualRecipe(name=name, **parts)
+        except RecipeError as error:
+            problems.extend(error.problems)
+    raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
