@@ -33,8 +33,13 @@ from rag.config import PRESETS, RagConfig, index_file_name  # noqa: E402
 from rag.embedding import Embedder  # noqa: E402
 from rag.evaluation import evaluate_retrieval, retrieval_scores  # noqa: E402
 from rag.indexing import index_documents  # noqa: E402
+from rag.refining import refined  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
 from rag.store import EmbeddedStore  # noqa: E402
+
+
+DEPTH = 50
+"""Chunks asked for, since several may be of one document; a reranker is given its own number of candidates."""
 
 
 def load_documents(folder: Path) -> list[Document]:
@@ -79,10 +84,11 @@ def measure(
     store = EmbeddedStore(work / index_file_name(config))
     embedder = Embedder.from_config(config)
     index_documents(documents, store, embedder, config)
-    search = HybridSearch(store, embedder, config)
+    search = refined(HybridSearch(store, embedder, config))
     search.warm_up()
     started = time.perf_counter()
-    found = search.retrieve_many([question.question for question in questions], top_k=max(50, config.top_k))
+    wanted = config.candidates if config.reranker else max(DEPTH, config.top_k)
+    found = search.retrieve_many([question.question for question in questions], top_k=wanted)
     seconds = (time.perf_counter() - started) / len(questions)
     gains = [
         retrieval_scores(question.evidence, chunks)["ndcg@10"]
