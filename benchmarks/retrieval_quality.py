@@ -37,7 +37,6 @@ from rag.refining import refined  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
 from rag.store import EmbeddedStore  # noqa: E402
 
-
 DEPTH = 50
 """Chunks asked for, since several may be of one document; a reranker is given its own number of candidates."""
 
