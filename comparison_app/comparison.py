@@ -58,12 +58,17 @@ class Comparison:
     questions: tuple[Question, ...]
 
     @classmethod
-    def prepare(cls, path: Path, workspace: Workspace) -> Comparison:
-        """Read an experiment and draw its questions; raises `VersusError` for anything that cannot be run."""
+    def prepare(cls, path: Path, workspace: Workspace, *, planned: Collection[str] = ()) -> Comparison:
+        """Read an experiment and draw its questions; raises `VersusError` for anything that cannot be run.
+
+        `planned`: adapters that are not there yet, or will be trained anew: nothing can be checked of them.
+        """
         experiment = load_experiment(path)
         corpus = workspace.corpus(experiment.corpus)
         adapters = {
-            spec.adapter: _training_of(spec.adapter, corpus, workspace) for spec in experiment.arms if spec.adapter
+            spec.adapter: _training_of(spec.adapter, corpus, workspace)
+            for spec in experiment.arms
+            if spec.adapter and spec.adapter not in planned
         }
         questions = questions_of(experiment, corpus)
         for trained in adapters.values():

@@ -20,6 +20,7 @@ from comparison_app.errors import RunError
 from comparison_app.evaluation import cluster_of, slice_rows
 from comparison_app.experiment import ArmSpec, Comparison, Experiment
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.planned_trainings import PlannedTraining
 from comparison_app.statistics import FEWEST_CLUSTERS, holm_share, planned_detectable
 from comparison_app.summary import read_summary
 from data_prep.questions import Question
@@ -63,7 +64,10 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would ask, see, take and cost. Totals leave out what is not known; `unknown` names those arms."""
+    """What a run would ask, see, take and cost, the trainings that it begins with included.
+
+    Totals leave out what is not known; `unknown` names those arms and adapters.
+    """
 
     experiment: str
     questions: int
@@ -75,13 +79,20 @@ class Plan:
     cost: float
     currency: str
     unknown: tuple[str, ...]
+    trainings: tuple[PlannedTraining, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON holds it."""
         return asdict(self)
 
 
-def make_plan(experiment: Experiment, questions: Sequence[Question], runs: Path, difference: float = 0.1) -> Plan:
+def make_plan(
+    experiment: Experiment,
+    questions: Sequence[Question],
+    runs: Path,
+    difference: float = 0.1,
+    trainings: Sequence[PlannedTraining] = (),
+) -> Plan:
     """Plan a run of `experiment` over `questions`; `runs` is the folder of earlier runs, `difference` a share of 1."""
     earlier = earlier_summaries(runs, experiment)
     arms = tuple(_arm(spec, experiment, len(questions), earlier) for spec in experiment.arms)
@@ -95,10 +106,14 @@ def make_plan(experiment: Experiment, questions: Sequence[Question], runs: Path,
             for item in experiment.comparisons
         ),
         arms=arms,
-        seconds=sum(arm.seconds or 0.0 for arm in arms),
-        cost=sum(arm.cost or 0.0 for arm in arms),
+        seconds=sum(part.seconds or 0.0 for part in (*arms, *trainings)),
+        cost=sum(part.cost or 0.0 for part in (*arms, *trainings)),
         currency=experiment.currency,
-        unknown=tuple(arm.arm for arm in arms if arm.seconds is None or arm.cost is None),
+        unknown=(
+            *(arm.arm for arm in arms if arm.seconds is None or arm.cost is None),
+            *(f"training {item.adapter}" for item in trainings if item.seconds is None),
+        ),
+        trainings=tuple(trainings),
     )
 
 

@@ -109,7 +109,7 @@ def prepare_adapters(
         questions = questions_for(training, experiment, corpus)
         key = data_key(recipe, questions, base_fingerprint(recipe.model.name))
         folder = workspace.adapters / training.adapter
-        if _made_from(folder) == key:
+        if made_from(folder) == key:
             say(f"adapter {training.adapter} is as it was: used again")
             continue
         say(f"training {training.adapter} by recipe {training.recipe} on {len(questions)} questions")
@@ -189,7 +189,7 @@ def _train(
     )
 
 
-def _made_from(folder: Path) -> str | None:
+def made_from(folder: Path) -> str | None:
     """Return what an adapter was made from; None if it is not whole."""
     try:
         key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8")).get("key")

@@ -17,6 +17,8 @@ from comparison_app.workspace import Workspace
 if TYPE_CHECKING:
     from comparison_app.comparison import Comparison, Hooks
     from comparison_app.judging.settings import JudgeSettings
+    from comparison_app.planned_trainings import PlannedTraining
+    from comparison_app.planning import Plan
     from comparison_app.runner import RunProgress
 
 
@@ -55,13 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = Workspace.resolve(arguments.workspace)
     path = find_experiment(arguments.experiment)
+    trainings = _planned(path, workspace) if arguments.plan else ()
     if not arguments.plan:
         _make_adapters(path, workspace, quiet=arguments.json)
-    comparison = Comparison.prepare(path, workspace)
+    to_come = [item.adapter for item in trainings if item.needed]
+    comparison = Comparison.prepare(path, workspace, planned=to_come)
     settings = comparison.experiment.judge
     judge = None if arguments.no_judge else judge_settings(settings, arguments.judge, arguments.budget)
     if arguments.plan:
-        return _plan(comparison, arguments.difference / 100, judge, as_json=arguments.json)
+        return _plan(comparison, arguments.difference / 100, judge, trainings, as_json=arguments.json)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
     with live_hooks(quiet=arguments.json) as hooks:
         folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)
@@ -82,14 +86,30 @@ def _make_adapters(path: Path, workspace: Workspace, *, quiet: bool) -> None:
         prepare_adapters(experiment, corpus, workspace, partial(live_loss, quiet=quiet), say)
 
 
-def _plan(comparison: Comparison, difference: float, judge: JudgeSettings | None, *, as_json: bool) -> int:
+def _planned(path: Path, workspace: Workspace) -> tuple[PlannedTraining, ...]:
+    """Return the trainings that a run would begin with."""
+    from comparison_app.experiment import load_experiment
+    from comparison_app.planned_trainings import plan_trainings
+
+    experiment = load_experiment(path)
+    return plan_trainings(experiment, workspace.corpus(experiment.corpus), workspace)
+
+
+def _plan(
+    comparison: Comparison,
+    difference: float,
+    judge: JudgeSettings | None,
+    trainings: tuple[PlannedTraining, ...],
+    *,
+    as_json: bool,
+) -> int:
     """Show what a run would see, take and cost."""
     from comparison_app.errors import ExperimentError
     from comparison_app.planning import make_plan
 
     if not 0 < difference <= 1:
         raise ExperimentError("--difference must be more than 0 and at most 100 points")
-    plan = make_plan(comparison.experiment, comparison.questions, comparison.workspace.runs, difference)
+    plan = make_plan(comparison.experiment, comparison.questions, comparison.workspace.runs, difference, trainings)
     judging = None if judge is None else _plan_judge(comparison, judge)
     if as_json:
         print_json({**plan.as_dict(), "judge": judging})
@@ -103,6 +123,7 @@ def _plan(comparison: Comparison, difference: float, judge: JudgeSettings | None
     ]  # fmt: skip
     needed = f"questions for {100 * difference:g} points"
     print_table(title, ["pair", "slice", "metric", "questions", "documents", "would see", needed, "spread from"], rows)
+    _show_trainings(plan)
     header = ["arm", "time", plan.currency, "from"]
     arms = [[row.arm, _time(row.seconds), _money(row.cost), row.source] for row in plan.arms]
     print_table("", header, [*arms, ["together", _time(plan.seconds), _money(plan.cost), ""]])
@@ -114,6 +135,18 @@ def _plan(comparison: Comparison, difference: float, judge: JudgeSettings | None
 
         console().print(f"Beside them {estimate_in_words(judge, judging, plan.currency)}.", markup=False)
     return 0
+
+
+def _show_trainings(plan: Plan) -> None:
+    """Show the adapters that the run would train first, and those that are there."""
+    if not plan.trainings:
+        return
+    rows = [
+        [item.adapter, item.recipe, item.questions, "will be trained" if item.needed else "there already",
+         _time(item.seconds), _money(item.cost), item.source]
+        for item in plan.trainings
+    ]  # fmt: skip
+    print_table("", ["adapter", "recipe", "questions", "", "time", plan.currency, "from"], rows)
 
 
 def _plan_judge(comparison: Comparison, judge: JudgeSettings) -> dict[str, Any]:

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from comparison_app.evaluation import evaluate
-from comparison_app.experiment import Experiment, experiment_from_mapping
+from comparison_app.experiment import Experiment, experiment_from_mapping, load_experiment
+from comparison_app.planned_trainings import plan_trainings
 from comparison_app.planning import make_plan
 from comparison_app.statistics import holm_share, paired_difference, planned_detectable
 from comparison_app.summary import summarise, write_summary
+from comparison_app.workspace import Workspace
+from data_prep.corpus import load_corpus
+from finetune.run_record import RunRecord, write_run_record
 from tests.comparison_app.command import assert_clear_error, versus
 from tests.comparison_app.synthetic import (
     made_arms,
@@ -127,3 +131,39 @@ def test_the_command_asks_nothing_and_prints_the_plan(small_corpus: Path, tmp_pa
     assert shown.returncode == 0 and "questions for 10 points" in " ".join(shown.stdout.split())
     assert not (tmp_path / "ws").exists()
     assert_clear_error(versus(*command, "--difference", "0"), "--difference must be more than 0")
+
+
+@pytest.mark.slow
+def test_adapters_that_the_run_will_train_are_planned_before_they_are_there(small_corpus: Path, tmp_path: Path) -> None:
+    """Their time is the limit, or scaled from an earlier training; an adapter that nobody trains is an error."""
+    workspace = Workspace(tmp_path / "ws")
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text("[optimisation]\nepochs = 10\n")
+    arms = "".join(f'[[arms]]\nname = "{name}"\nkind = "finetuned"\nadapter = "{name}"\n' for name in ("a", "b"))
+    head = f'name = "lamp"\ncorpus = "{small_corpus}"\nmachine_price = 3.6\n'
+    tables = (
+        f'[[training]]\nadapter = "a"\nrecipe = "{recipe}"\nmax_seconds = 150\n'
+        f'[[training]]\nadapter = "b"\nrecipe = "{recipe}"\n'
+    )
+    path = tmp_path / "lamp.toml"
+    path.write_text(head + tables + arms)
+    done = versus("compare", path, "--plan", "--json", "--workspace", workspace.path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert [(item["needed"], item["seconds"], item["source"]) for item in plan["trainings"]] == [
+        (True, 150.0, "limit, at most"),
+        (True, None, "none"),
+    ]
+    assert plan["seconds"] == 150 and plan["cost"] == pytest.approx(0.15) and "training b" in plan["unknown"]
+    count = plan["trainings"][1]["questions"]
+    record = RunRecord(
+        {"name": "tiny"}, "pocket", "", "", tuple(map(str, range(count * 2))), 0, "cpu", "", "", 40.0, 9, 5.0, 1
+    )
+    (workspace.adapters / "old").mkdir(parents=True)
+    write_run_record(workspace.adapters / "old", record)
+    found = plan_trainings(load_experiment(path), load_corpus(small_corpus), workspace)
+    assert [item.seconds for item in found] == [pytest.approx(40.0)] * 2
+    shown = " ".join(versus("compare", path, "--plan", "--workspace", workspace.path).stdout.split())
+    assert "will be trained" in shown and "an earlier training by tiny" in shown
+    path.write_text(head + arms)
+    assert_clear_error(versus("compare", path, "--plan", "--workspace", workspace.path), "adapter")
