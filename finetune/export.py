@@ -53,9 +53,9 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
     if base_fingerprint(name) != record.base_fingerprint:
         raise AdapterError(f"{adapter}: the adapter was made for another base model than {name}")
     tokenizer = load_tokenizer(name)
-    arithmetic = "float32" if _weight_bytes(model_folder(name)) < EXACT_BELOW else dtype
+    arithmetic = "float32" if weight_bytes(model_folder(name)) < EXACT_BELOW else dtype
     model = load_for_merging(load_base(name, dtype=arithmetic, device="cpu"), adapter)
-    expected = _probe(model, len(tokenizer), model_context(name))
+    expected = probe(model, len(tokenizer), model_context(name))
     merged = merge(model)
     try:
         with new_folder(output) as folder:
@@ -63,7 +63,7 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
             tokenizer.save_pretrained(str(folder))
             shutil.copyfile(adapter / FILE_NAME, folder / FILE_NAME)
             again = load_base(str(folder), dtype=arithmetic, device="cpu")
-            difference = _difference(expected, _probe(again, len(tokenizer), model_context(name)))
+            difference = _difference(expected, probe(again, len(tokenizer), model_context(name)))
             if not difference <= TOLERANCE[dtype]:
                 raise FinetuneError(
                     f"{adapter}: the merged model differs by {difference:.2g} of the largest logit, more than "
@@ -71,15 +71,15 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
                 )
     except OSError as error:
         raise FinetuneError(f"cannot write the merged model to {output}: {error.strerror or error}") from error
-    return MergeReport(output, dtype, difference, _weight_bytes(output))
+    return MergeReport(output, dtype, difference, weight_bytes(output))
 
 
-def _weight_bytes(folder: Path) -> int:
+def weight_bytes(folder: Path) -> int:
     """Return the size of a model's weights."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _probe(model: Any, vocabulary: int, context: int) -> torch.Tensor:
+def probe(model: Any, vocabulary: int, context: int) -> torch.Tensor:
     """Return the logits of fixed random tokens, in float32."""
     import torch
 
