@@ -312,3 +312,35 @@ def test_a_share_of_the_unanswerable_questions_can_be_left_out(pocket_like: Path
         record = train_adapter(chosen, questions(), tmp_path / str(share))
         assert {q.id for q in questions() if q.answers} <= set(record.trained_ids)
         assert any(q.id in record.trained_ids for q in questions() if not q.answers) is kept
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_every_loss_and_stays_with_the_adapter(pocket_like: Path, tmp_path: Path) -> None:
+    """The event files lie in the adapter's folder and hold the losses that the run record holds."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plan = recipe(pocket_like, max_steps=4)
+    plan = replace(plan, tracking=TrackingSection(report_to=("tensorboard",)))
+    record = train_adapter(plan, questions(), tmp_path / "a")
+    (folder,) = (tmp_path / "a" / "tensorboard").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    told = [(event.step, pytest.approx(event.value, abs=1e-5)) for event in events.Scalars("train/loss")]
+    assert list(record.losses) == told
+    assert len(told) == 4
+
+
+def test_a_tracker_that_is_not_installed_is_named(pocket_like: Path, tmp_path: Path) -> None:
+    """Before any model is loaded, the message says what to install."""
+    plan = replace(recipe(pocket_like), tracking=TrackingSection(report_to=("wandb", "trackio")))
+    with pytest.raises(TrainingError, match=r"wandb, trackio.*pip install wandb trackio"):
+        train_adapter(plan, questions(), tmp_path / "a")
+
+
+def test_what_a_device_cannot_do_is_said_before_training(llama: Path, tmp_path: Path) -> None:
+    """float16 on a CPU and 4 bits on a device without them are errors that name the setting to change."""
+    tables = {"model": {"name": str(llama), "dtype": "float16"}}
+    with pytest.raises(TrainingError, match=r"float16 is trained on GPUs only: set model\.dtype"):
+        train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a", device="cpu")
+    with pytest.raises(ModelError, match="not on mps: leave quantization out"):
+        LocalModel(str(llama), quantization="nf4", device="mps").warm_up()
