@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 SIDES = ("plain", "ours")
+
+
 @dataclass(frozen=True)
 class Job:
     """What one process measures."""
