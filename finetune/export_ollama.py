@@ -26,7 +26,7 @@ class ChatFormat:
 
     name: str
     marks: tuple[str, ...]
-    """All of them stand in the tokenizer's chat template."""
+    """All of them stand in the tokenizer's chat template, or in what it makes of a question."""
     template: str
     stops: tuple[str, ...]
     system: tuple[str, str]
@@ -68,7 +68,7 @@ FORMATS = (
     ),
     ChatFormat(
         "versus",
-        ("<|user|>", "<|assistant|>", "<|end|>"),
+        ("<|user|>", "<|end|><|assistant|>"),
         "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}{{ if .Prompt }}<|user|>{{ .Prompt }}<|end|>{{ end }}"
         "<|assistant|>{{ .Response }}<|end|>",
         ("<|end|>",),
@@ -79,8 +79,8 @@ FORMATS = (
 
 def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
     """Return the family of a tokenizer's chat template; None if it is not known, or writes a prompt differently."""
-    template = str(tokenizer.chat_template or "")
-    known = next((each for each in FORMATS if all(mark in template for mark in each.marks)), None)
+    text = f"{tokenizer.chat_template}{_prompt(tokenizer, 'Why?')}"
+    known = next((each for each in FORMATS if all(mark in text for mark in each.marks)), None)
     if known is None:
         return None
     same = rendered(known.template, default_system(tokenizer, known), "Why?") == _prompt(tokenizer, "Why?")
