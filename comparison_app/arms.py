@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comparison_app.abstention import calibrated
+from comparison_app.closed_book import threshold_of
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
@@ -205,7 +206,8 @@ class ArmFactory:
     def _closed_book(self, spec: ArmSpec) -> Answerer:
         from finetune.answering import FinetunedAnswerer
 
-        return ClosedBook(FinetunedAnswerer(self._generator(spec), language=self._corpus.language))
+        below = threshold_of(self._workspace.adapter(spec.adapter)) if spec.adapter and not spec.endpoint else None
+        return ClosedBook(FinetunedAnswerer(self._generator(spec), self._corpus.language, below))
 
     def _retrieving(self, spec: ArmSpec) -> Answerer:
         from rag.answering import RagAnswerer

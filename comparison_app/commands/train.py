@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
@@ -15,8 +16,12 @@ from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from data_prep.corpus import Corpus
+    from finetune.calibration import Abstention
+    from finetune.config import Recipe
+    from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
 
 
@@ -41,24 +46,48 @@ def register(subparsers: Any) -> None:
         "--leave-out-long", action="store_true", help="train without questions that the model's context cannot hold"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="find on the dev questions how sure a closed-book answer must be"
+    )
     add_launch_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and say how it went."""
-    from dataclasses import replace
-
     from comparison_app.training import train_on_corpus
-    from finetune.config import load_recipe
     from finetune.embedder import is_embedder_recipe
     from finetune.processes import is_first
 
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
     if is_embedder_recipe(arguments.recipe):
-        if arguments.launch:
-            raise ComparisonError("an embedder is tuned in one process: leave --launch out")
+        if arguments.launch or arguments.calibrate:
+            raise ComparisonError(
+                "an embedder is tuned in one process and answers nothing: no --launch, no --calibrate"
+            )
         return _tune_embedder(arguments, workspace, corpus)
+    recipe = _recipe(arguments)
+    name = arguments.name or f"{corpus.name}-{recipe.name}"
+    if arguments.calibrate and (recipe.data.context or not corpus.questions("dev")):
+        raise ComparisonError("--calibrate needs a recipe that trains closed-book, and dev questions in the corpus")
+    if arguments.launch:
+        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
+    with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
+        record = train_on_corpus(
+            recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
+        )
+    if is_first():
+        threshold = _calibrate(recipe, corpus, workspace, name) if arguments.calibrate else None
+        _report(arguments, name, workspace.adapters / name, record, threshold)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe with what the command line changes in it."""
+    from dataclasses import replace
+
+    from finetune.config import load_recipe
+
     recipe = load_recipe(arguments.recipe)
     if arguments.model:
         recipe = replace(recipe, model=replace(recipe.model, name=arguments.model))
@@ -66,38 +95,58 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=arguments.max_seconds))
     if arguments.leave_out_long:
         recipe = replace(recipe, data=replace(recipe.data, leave_out_long=True))
-    name = arguments.name or f"{corpus.name}-{recipe.name}"
-    if arguments.launch:
-        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
-    with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
-        record = train_on_corpus(
-            recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
+    return recipe
+
+
+def _calibrate(recipe: Recipe, corpus: Corpus, workspace: Workspace, name: str) -> Abstention | None:
+    """Calibrate the new adapter; None, and a line that says why, where its answers allow no threshold."""
+    from comparison_app.closed_book import calibrate_adapter
+    from finetune.answering import LocalModel
+    from finetune.errors import FinetuneError
+
+    model = LocalModel(recipe.model.name, quantization=recipe.model.quantization)
+    model.add_adapter(name, workspace.adapters / name)
+    try:
+        return calibrate_adapter(
+            model.generator(name), workspace.adapters / name, corpus.questions("dev"), corpus.language
         )
-    if not is_first():
-        return 0
+    except FinetuneError as error:
+        error_console().print(f"{name} answers whatever it is asked: {error}", markup=False, soft_wrap=True)
+        return None
+
+
+def _report(
+    arguments: argparse.Namespace, name: str, path: Path, record: RunRecord, threshold: Abstention | None
+) -> None:
+    """Print what was trained, and how surely it has to answer."""
     losses = [loss for _, loss in record.losses]
     if arguments.json:
-        print_json(
-            {
-                "adapter": name,
-                "path": str(workspace.adapters / name),
-                "questions": len(record.trained_ids),
-                "left_out": len(record.left_out_ids),
-                "steps": record.steps,
-                "seconds": record.seconds,
-                "first_loss": losses[0] if losses else None,
-                "last_loss": losses[-1] if losses else None,
-                "stopped": record.stopped,
-            }
-        )
-        return 0
+        figures = {
+            "adapter": name,
+            "path": str(path),
+            "questions": len(record.trained_ids),
+            "left_out": len(record.left_out_ids),
+            "steps": record.steps,
+            "seconds": record.seconds,
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "stopped": record.stopped,
+            "forgetting": record.forgetting,
+        }
+        print_json({**figures, **({"abstention": asdict(threshold)} if threshold else {})})
+        return
     shown = f"loss {losses[0]:.2f} → {losses[-1]:.3f}" if losses else "no step was made"
     left_out = f" ({len(record.left_out_ids)} too long, left out)" if record.left_out_ids else ""
     console().print(
         f"[bold]{name}[/bold]: {len(record.trained_ids)} questions{left_out}, {record.steps} steps in "
-        f"{record.seconds:.0f} s, {shown} ({record.stopped}); {workspace.adapters / name}"
+        f"{record.seconds:.0f} s, {shown} ({record.stopped}); {path}"
     )
-    return 0
+    if threshold is not None:
+        console().print(
+            f"answers under a mean log-probability of {threshold.abstain_below:.2f} are withheld: of the "
+            f"{threshold.questions} dev answers {threshold.kept:.0%} of the right ones are given, "
+            f"{threshold.withheld:.0%} of the wrong ones not (ROC AUC {threshold.roc_auc:.2f})"
+        )
 
 
 def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> list[str]:
@@ -113,6 +162,7 @@ def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> 
     flags = {
         "--leave-out-long": arguments.leave_out_long,
         "--resume": arguments.resume,
+        "--calibrate": arguments.calibrate,
         "--json": arguments.json,
         "--debug": arguments.debug,
     }
