@@ -234,7 +234,7 @@ def _admonition(element: Element, kind: str, context: Context, depth: int) -> li
     heading = _title_element(element)
     title = flat(heading, context) if heading is not None else ""
     if heading is not None:
-        heading.drop_tree()
+        _drop(heading)
     if element.tag == "table":
         inner = [part for cell in element.iter("td") for part in blocks(cell, context, depth + 1)]
     else:
@@ -253,8 +253,18 @@ def _title_element(element: Element) -> Element | None:
         if isinstance(inner.tag, str) and (classes(inner) & _ADMONITION_TITLES or inner.tag == "summary"):
             return inner
     first: Any = next(iter(children(element)), None)
-    leads = first is not None and not (element.text or "").strip() and len(first.text_content()) < 60
+    leads = first is not None and not (element.text or "").strip() and len("".join(first.itertext())) < 60
     return first if leads and first.tag in {"h2", "h3", "h4", "h5", "h6"} else None
+
+
+def _drop(element: Element) -> None:
+    """Take an element out and leave the text behind it; trees that trafilatura made have no `drop_tree`."""
+    parent, before = element.getparent(), element.getprevious()
+    if before is not None:
+        before.tail = (before.tail or "") + (element.tail or "")
+    else:
+        parent.text = (parent.text or "") + (element.tail or "")
+    parent.remove(element)
 
 
 def _quote(element: Element, context: Context, depth: int) -> list[str]:
@@ -275,7 +285,7 @@ def _details(element: Element, context: Context, depth: int) -> list[str]:
     if summary is None:
         return blocks(element, context, depth + 1)
     title = flat(summary, context)
-    summary.drop_tree()
+    _drop(summary)
     return [f"**{title}**", *blocks(element, context, depth + 1)] if title else blocks(element, context, depth + 1)
 
 

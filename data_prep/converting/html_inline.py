@@ -103,7 +103,7 @@ def code_text(text: str) -> str:
 
 def is_permalink(element: lxml_html.HtmlElement) -> bool:
     """Tell whether a link is the sign beside a heading that only points to itself."""
-    text = (element.text_content() or "").strip()
+    text = "".join(element.itertext()).strip()
     marked = classes(element) & {
         "headerlink",
         "anchor-link",

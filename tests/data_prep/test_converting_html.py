@@ -8,6 +8,8 @@ import pytest
 
 from data_prep.convert import Source, convert_bytes, convert_markdown
 from data_prep.converting.charsets import decode, is_text
+from data_prep.converting.html_blocks import blocks
+from data_prep.converting.html_inline import Context
 from data_prep.converting.html_page import convert_html
 from data_prep.converting.profiles import read_profiles
 from data_prep.corpus import ManifestEntry
@@ -172,3 +174,11 @@ def test_a_page_without_text_is_refused(data: bytes) -> None:
     """No empty document is made."""
     with pytest.raises(DataError):
         convert_bytes(data, Source("html", "x"))
+
+
+def test_boxes_in_a_tree_that_trafilatura_made_are_converted() -> None:
+    """Its elements are plain lxml ones, which lack the methods of HTML elements; titles and what follows them stay."""
+    from lxml import etree
+
+    page = "<body><div class='note'><h4>Mind</h4>the <p>step.<a href='#x'>¶</a></p></div><p>On.</p></body>"
+    assert blocks(etree.fromstring(page), Context()) == ["> **Mind:** the\n>\n> step.", "On."]
