@@ -74,6 +74,26 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
     return MergeReport(output, dtype, difference, weight_bytes(output))
 
 
+def stored_dtype(folder: Path) -> str:
+    """Return the dtype in which most of the weights of a model folder are written, by torch's name."""
+    from safetensors import safe_open
+
+    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    counts = dict.fromkeys(names, 0)
+    for path in folder.glob("*.safetensors"):
+        with safe_open(str(path), framework="numpy") as weights:
+            for key in weights.keys():  # noqa: SIM118
+                kind = weights.get_slice(key).get_dtype()
+                counts[kind] = counts.get(kind, 0) + 1
+    return names.get(max(counts, key=lambda kind: counts[kind]), "float32")
+
+
+def exact_dtype(base: str) -> str:
+    """Return the dtype to merge in on the way to another format: float32, or the base's own where that is too large."""
+    folder = model_folder(base)
+    return "float32" if weight_bytes(folder) < EXACT_BELOW else stored_dtype(folder)
+
+
 def weight_bytes(folder: Path) -> int:
     """Return the size of a model's weights."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

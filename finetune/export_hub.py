@@ -14,8 +14,9 @@ from typing import Any
 from data_prep.atomic import write_text
 from finetune.adapters import CONFIG, WEIGHTS, check_whole, new_folder
 from finetune.errors import FinetuneError
-from finetune.export import merge_adapter
+from finetune.export import merge_adapter, stored_dtype
 from finetune.model_card import Score, base_name, write_card
+from finetune.models import model_folder
 from finetune.run_record import RunRecord, read_run_record, write_run_record
 
 CARD = "README.md"
@@ -56,7 +57,7 @@ def stage(
     public = dataclasses.replace(record, base_model=base_name(record), recipe=_without_paths(record.recipe))
     card = write_card(name, record, licence=licence, merged=merged, scores=scores, run=run)
     if merged:
-        merge_adapter(adapter, output, dtype="bfloat16")
+        merge_adapter(adapter, output, dtype=stored_dtype(model_folder(record.base_model)))
         _finish(output, card, public)
     else:
         with new_folder(output) as folder:
@@ -93,7 +94,9 @@ def push(staged: Staged, repository: str, *, private: bool = True, endpoint: str
         code = error.response.status_code if error.response is not None else "no answer"
         mend = "; log in with `hf auth login` as its owner" if code in (401, 403) else ""
         raise FinetuneError(f"the hub refused {repository} ({code}: {str(error).splitlines()[0]}){mend}") from error
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
         raise FinetuneError(f"the hub cannot be reached: {str(error).splitlines()[0]}") from error
     return str(done.repo_url) if hasattr(done, "repo_url") else f"{api.endpoint}/{repository}"
 

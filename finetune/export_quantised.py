@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import new_folder
 from finetune.errors import FinetuneError, ModelError
-from finetune.export import merge_adapter, probe, weight_bytes
-from finetune.models import choose_dtype, load_base, load_tokenizer, model_context
-from finetune.run_record import FILE_NAME
+from finetune.export import exact_dtype, merge_adapter, probe, stored_dtype, weight_bytes
+from finetune.models import choose_dtype, load_base, load_tokenizer, model_context, model_folder
+from finetune.run_record import FILE_NAME, read_run_record
 
 if TYPE_CHECKING:
     import torch
 
 KINDS = ("int8", "int4")
+REMAINDER = "bfloat16"
+"""The dtype of what is not quantised."""
 SAME = 1e-3
 """Largest difference of logits, as a share of the largest, between the model quantised here and its files."""
 
 
 @dataclass(frozen=True)
 class QuantisedReport:
-    """What a quantisation did. Sizes are in bytes: of the files, and of the weights in memory."""
+    """What a quantisation did. Sizes are in bytes, of the files and of the weights in memory; before: of the base."""
 
     folder: Path
     kind: str
@@ -54,10 +56,11 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
         raise FinetuneError(f"no quantisation called {kind!r}; there are: {', '.join(KINDS)}")
     with tempfile.TemporaryDirectory(prefix="versus-merged-") as temporary:
         merged = Path(temporary) / "merged"
-        merge_adapter(adapter, merged, base=base, dtype=_stored_dtype())
+        name = base or read_run_record(adapter).base_model
+        merge_adapter(adapter, merged, base=base, dtype=exact_dtype(name))
         tokenizer = load_tokenizer(str(merged))
         context = model_context(str(merged))
-        full = load_base(str(merged), dtype=_stored_dtype(), device="cpu")
+        full = load_base(str(merged), dtype=stored_dtype(model_folder(name)), device="cpu")
         expected, memory_before = probe(full, len(tokenizer), context), full.get_memory_footprint()
         del full
         model = _load_quantised(merged, kind)
@@ -69,7 +72,7 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
                 found = probe(model, len(tokenizer), context)
                 tokenizer.save_pretrained(str(folder))
                 shutil.copyfile(merged / FILE_NAME, folder / FILE_NAME)
-                again = load_base(str(folder), dtype=_stored_dtype(), device="cpu")
+                again = load_base(str(folder), dtype=REMAINDER, device="cpu")
                 _check_same(found, probe(again, len(tokenizer), context), output)
         except OSError as error:
             raise FinetuneError(f"cannot write the model to {output}: {error.strerror or error}") from error
@@ -77,7 +80,7 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
             folder=output,
             kind=kind,
             size_bytes=weight_bytes(output),
-            size_before=weight_bytes(merged),
+            size_before=weight_bytes(model_folder(name)),
             memory_bytes=int(memory),
             memory_before=int(memory_before),
             largest_difference=float((found - expected).abs().max() / expected.abs().max()),
@@ -85,16 +88,11 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
         )
 
 
-def _stored_dtype() -> str:
-    """Return the dtype of what is not quantised: bfloat16, half the size, wherever it is computed in."""
-    return "bfloat16"
-
-
 def _load_quantised(folder: Path, kind: str) -> Any:
     """Load a model folder with its linear layers quantised."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    arithmetic = choose_dtype(_stored_dtype(), "cpu")
+    arithmetic = choose_dtype(REMAINDER, "cpu")
     settings = (
         BitsAndBytesConfig(load_in_8bit=True)
         if kind == "int8"

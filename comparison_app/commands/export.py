@@ -45,7 +45,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("adapter", help="the adapter, by name or path")
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to make of it")
     parser.add_argument("--into", type=Path, metavar="FOLDER", help="where to (default: models/ADAPTER-TO)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="merged: weights written")
+    parser.add_argument("--dtype", choices=DTYPES, help="merged: weights written (default: as the base's)")
     parser.add_argument("--type", choices=GGUF_TYPES, default="f16", help="gguf, ollama: weights written")
     parser.add_argument(
         "--questions", type=int, default=32, metavar="N", help="int8, int4: trained questions asked before and after"
@@ -82,9 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _merged(job: _Job) -> dict[str, Any]:
     """Fold the adapter into its base."""
-    from finetune.export import merge_adapter
+    from finetune.export import merge_adapter, stored_dtype
+    from finetune.models import model_folder
+    from finetune.run_record import read_run_record
 
-    report = merge_adapter(job.adapter, job.into, dtype=job.arguments.dtype)
+    dtype = job.arguments.dtype or stored_dtype(model_folder(read_run_record(job.adapter).base_model))
+    report = merge_adapter(job.adapter, job.into, dtype=dtype)
     said = (
         f"merged into {report.folder} ({_megabytes(report.size_bytes)}, {report.dtype}); loaded again, its logits "
         f"differ from base and adapter by {report.largest_difference:.1e} of the largest"
@@ -154,7 +157,7 @@ def _gguf(job: _Job) -> dict[str, Any]:
 
 def _ollama(job: _Job) -> dict[str, Any]:
     """Merge, write what Ollama takes, and a Modelfile."""
-    from finetune.export import merge_adapter
+    from finetune.export import merge_adapter, stored_dtype
     from finetune.export_gguf import check_architecture, convert_to_gguf
     from finetune.export_ollama import needs_gguf, write_modelfile
     from finetune.models import load_tokenizer, model_folder
@@ -169,7 +172,7 @@ def _ollama(job: _Job) -> dict[str, Any]:
             weights = report.file.name
             _copy_settings(folder, job.into)
     else:
-        merge_adapter(job.adapter, job.into, dtype="bfloat16")
+        merge_adapter(job.adapter, job.into, dtype=stored_dtype(base))
     known = write_modelfile(job.into, weights, load_tokenizer(str(job.into)))
     template = f"template {known.name}" if known else "no template that is known: Ollama's own recognition decides"
     said = f"{job.into / 'Modelfile'} ({template}); now: ollama create {job.name} -f {job.into / 'Modelfile'}"
@@ -210,19 +213,20 @@ def _standing(job: _Job) -> Any:
     """Return a context that gives the merged model in a folder that is gone afterwards; checks come first."""
     from contextlib import contextmanager
 
-    from finetune.export import merge_adapter
+    from finetune.export import exact_dtype, merge_adapter
     from finetune.export_gguf import check_architecture, find_converter
     from finetune.models import model_folder
     from finetune.run_record import read_run_record
 
-    check_architecture(model_folder(read_run_record(job.adapter).base_model))
+    base = read_run_record(job.adapter).base_model
+    check_architecture(model_folder(base))
     find_converter()
 
     @contextmanager
     def merged() -> Any:
         with tempfile.TemporaryDirectory(prefix="versus-merged-") as temporary:
             folder = Path(temporary) / job.name
-            merge_adapter(job.adapter, folder, dtype="float32" if job.arguments.type == "f32" else "bfloat16")
+            merge_adapter(job.adapter, folder, dtype=exact_dtype(base))
             yield folder
 
     return merged()
