@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from comparison_app.evaluation import Evaluation, cluster_of
 from comparison_app.experiment import OVERALL, ArmSpec
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.power import visible_among
 from comparison_app.statistics import (
     FEWEST_CLUSTERS,
     PairedDifference,
@@ -117,7 +118,7 @@ def directions(
     adjusted = holm([each.part.found.p_value for each in tested])
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for each, p in zip(tested, adjusted, strict=True):
-        rows[each.key].append(_row(each.part, p))
+        rows[each.key].append(_row(each.part, p, len(tested)))
     return [
         {**asdict(item), "outcome": _outcome([row["outcome"] for row in rows[item.key]]), "parts": rows[item.key]}
         for item in PUBLISHED
@@ -243,9 +244,9 @@ def _paired(
     return paired_difference(one[rows], other[rows], clusters, seed=evaluation.experiment.seed)
 
 
-def _row(part: Part, adjusted_p: float) -> dict[str, Any]:
-    """Return one part as data; no interval where documents are too few."""
-    found = part.found
+def _row(part: Part, adjusted_p: float, tested: int) -> dict[str, Any]:
+    """Return one part, of `tested` in all, as data; no interval where documents are too few."""
+    found = visible_among(part.found, tested)
     enough = found.clusters >= FEWEST_CLUSTERS
     outcome = OPEN
     if enough and is_decisive(found, adjusted_p):

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from comparison_app.experiment import OVERALL, Comparison, Experiment
 from comparison_app.metrics.scoring import ABSTENTION, METRICS, DocumentTexts, Scores, declined, score_all
 from comparison_app.metrics.similarity import Embed
+from comparison_app.power import visible_among
 from comparison_app.predictions import Prediction
 from comparison_app.statistics import (
     FEWEST_CLUSTERS,
     Estimate,
     PairedDifference,
     holm,
-    holm_share,
     is_decisive,
     mean_estimates,
     paired_differences,
@@ -260,19 +260,12 @@ def _honest(difference: PairedDifference) -> PairedDifference:
     return replace(difference, low=None, high=None, detectable=None)
 
 
-def _visible(difference: PairedDifference, share: float) -> PairedDifference:
-    """Say what could have been seen among several declared comparisons: more than one alone could."""
-    seen = difference.detectable
-    return difference if seen is None else replace(difference, detectable=seen * share)
-
-
 def _adjusted(experiment: Experiment, found: Mapping[Comparison, PairedDifference]) -> tuple[Pair, ...]:
     """Adjust the declared comparisons for their number (Holm) and mark the rest exploratory."""
     declared = [comparison for comparison in experiment.comparisons if comparison in found]
     adjusted = holm([found[comparison].p_value for comparison in declared])
-    share = holm_share(len(declared))
     first = [
-        Pair(comparison, _visible(found[comparison], share), p, is_decisive(found[comparison], p))
+        Pair(comparison, visible_among(found[comparison], len(declared)), p, is_decisive(found[comparison], p))
         for comparison, p in zip(declared, adjusted, strict=True)
     ]
     rest = [Pair(comparison, found[comparison]) for comparison in found if comparison not in set(declared)]

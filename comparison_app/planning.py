@@ -21,7 +21,8 @@ from comparison_app.evaluation import cluster_of, slice_rows
 from comparison_app.experiment import ArmSpec, Comparison, Experiment
 from comparison_app.metrics.scoring import ABSTENTION
 from comparison_app.planned_trainings import PlannedTraining
-from comparison_app.statistics import FEWEST_CLUSTERS, holm_share, planned_detectable
+from comparison_app.power import can_decide, holm_share, planned_detectable
+from comparison_app.statistics import FEWEST_CLUSTERS
 from comparison_app.summary import read_summary
 from data_prep.questions import Question
 
@@ -38,7 +39,8 @@ _PROMPT_WORDS = 60
 class PlannedComparison:
     """A declared comparison: the questions it will have, what they can see, and how many `difference` needs.
 
-    Figures are None where there are too few documents for any interval. `source`: the run they come from, or "assumed".
+    Figures are None where there are too few documents for any interval, or for any decision among the declared
+    comparisons. `source`: the run they come from, or "assumed".
     """
 
     a: str
@@ -140,7 +142,7 @@ def _comparison(
         rows = [question for question in rows if question.answerable]
     documents = Counter(cluster_of(question) for question in rows)
     detectable, source = _seen_before(item, len(rows), earlier)
-    if len(documents) < FEWEST_CLUSTERS:
+    if len(documents) < FEWEST_CLUSTERS or not can_decide(len(documents), declared):
         detectable, source = None, "too few documents"
     elif detectable is None:
         detectable, source = planned_detectable(list(documents.values()), ASSUMED_SPREAD, ASSUMED_LIKENESS), "assumed"

@@ -140,7 +140,7 @@ def paired_differences(
             test=f"sign-flip permutation by {unit} ({how})",
             n=len(gaps),
             clusters=totals.clusters,
-            detectable=_detectable(float(error[column]), totals.effective),
+            detectable=detectable_difference(float(error[column]), totals.effective),
             mcnemar_p=mcnemar_exact(a[:, column], b[:, column]) if _binary(a[:, column], b[:, column]) else None,
         )
         for column, (p, how) in enumerate(p_values)
@@ -203,31 +203,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return [float(value) for value in adjusted]
-
-
-def holm_share(comparisons: int) -> float:
-    """Return by how much the smallest visible difference grows if it must pass Holm's first step among `comparisons`.
-
-    That step asks for p < 0.05 / comparisons: (z(1 - 0.025 / m) + z(0.8)) / (z(0.975) + z(0.8)).
-    """
-    from scipy.special import ndtri
-
-    strict, plain = ndtri(1 - ALPHA / (2 * max(1, comparisons))), ndtri(1 - ALPHA / 2)
-    return float((strict + ndtri(POWER)) / (plain + ndtri(POWER)))
-
-
-def planned_detectable(sizes: Sequence[int], spread: float, likeness: float) -> float | None:
-    """Return the difference that questions in documents of these `sizes` would show in 80 % of runs; before any run.
-
-    `spread`: standard deviation of one question's difference; `likeness`: correlation of two of one document. The
-    variance of the mean is s² / n (1 + r (sum of sizes² / n - 1)) (Kish 1965).
-    """
-    n = sum(sizes)
-    squares = sum(size**2 for size in sizes)
-    if n == 0 or len(sizes) < 2:
-        return None
-    error = spread * float(np.sqrt((1 + likeness * (squares / n - 1)) / n))
-    return _detectable(error, max(1.05, n**2 / squares))
 
 
 def is_decisive(difference: PairedDifference, adjusted_p: float | None) -> bool:
@@ -405,8 +380,11 @@ def _drawn_flips(sums: Array, seed: int) -> Array:
     return result
 
 
-def _detectable(error: float, clusters: float) -> float | None:
-    """Return the difference found with 80 % power at two-sided 5 %: (t(0.975) + t(0.8)) standard errors."""
+def detectable_difference(error: float, clusters: float) -> float | None:
+    """Return the difference found with 80 % power at two-sided 5 %: (t(0.975) + t(0.8)) standard errors.
+
+    `error`: standard error of the mean; `clusters`: their effective number. None where nothing varies.
+    """
     from scipy.special import stdtrit
 
     if not error > 1e-12:

@@ -13,6 +13,7 @@ from comparison_app.evaluation import Evaluation, Pair, cluster_of
 from comparison_app.experiment import OVERALL, ArmSpec
 from comparison_app.metrics.abstention import count_refusals
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.power import can_decide
 from comparison_app.statistics import (
     ALPHA,
     FEWEST_CLUSTERS,
@@ -116,6 +117,12 @@ def points(share: float) -> str:
     return f"{abs(round(100 * share))}"
 
 
+def signed(share: float) -> str:
+    """Write a difference in points with its sign, 0 without one."""
+    rounded = round(100 * share)
+    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -145,7 +152,7 @@ def _comparisons(evaluation: Evaluation) -> list[str]:
     """One sentence per declared pair of arms: what is decisive first, then what is not."""
     declared = sorted(evaluation.declared(), key=lambda pair: _place(evaluation, pair))
     groups = groupby(declared, key=lambda pair: (pair.comparison.a, pair.comparison.b))
-    return [_one_pair(a, b, list(pairs)) for (a, b), pairs in groups]
+    return [_one_pair(a, b, list(pairs), len(declared)) for (a, b), pairs in groups]
 
 
 def _place(evaluation: Evaluation, pair: Pair) -> int:
@@ -154,7 +161,8 @@ def _place(evaluation: Evaluation, pair: Pair) -> int:
     return next(i for i, other in enumerate(evaluation.experiment.comparisons) if (other.a, other.b) == both)
 
 
-def _one_pair(a: str, b: str, pairs: Sequence[Pair]) -> str:
+def _one_pair(a: str, b: str, pairs: Sequence[Pair], declared: int) -> str:
+    """Return the sentence on arms `a` and `b`; `declared`: how many comparisons the experiment declares in all."""
     parts = []
     better = [_gap(pair) for pair in pairs if pair.decisive and pair.found.difference > 0]
     worse = [_gap(pair) for pair in pairs if pair.decisive and pair.found.difference < 0]
@@ -165,7 +173,7 @@ def _one_pair(a: str, b: str, pairs: Sequence[Pair]) -> str:
     open_ = [pair for pair in pairs if not pair.decisive]
     if open_:
         lead = "no decisive difference was found" if parts else f"Between {a} and {b} no decisive difference was found"
-        parts.append(f"{lead} on {listed([_unseen(pair) for pair in open_])}")
+        parts.append(f"{lead} on {listed([_undecided(pair, declared) for pair in open_])}")
     return "; ".join(parts) + "."
 
 
@@ -186,14 +194,36 @@ def _where(pair: Pair) -> str:
     return f"{n} {words}" if words.startswith(("trained questions", "questions")) else f"{n} questions about {words}"
 
 
-def _unseen(pair: Pair) -> str:
-    """Name a comparison that decided nothing, and what it would have seen."""
+def _undecided(pair: Pair, declared: int) -> str:
+    """Name a comparison that decided nothing: what was measured, and what runs like this one see."""
     found = pair.found
-    if found.clusters < FEWEST_CLUSTERS:
-        return f"{_where(pair)} (too few documents, {found.clusters}, to say)"
-    if found.detectable is None:
+    if found.low == found.high == 0:
         return f"{_where(pair)} (the scores are the same)"
-    return f"{_where(pair)} (one of {max(1, round(100 * found.detectable))} points or more would have been seen)"
+    seen = sight(found, declared)
+    return f"{_where(pair)} ({pair.comparison.a} {_measured(pair)}{'; ' if seen else ''}{seen})"
+
+
+def _measured(pair: Pair) -> str:
+    """Write an undecided difference with its sign: "+34 points, +15 to +49"."""
+    found = pair.found
+    metric = f" of {METRIC_WORDS[ABSTENTION]}" if pair.comparison.metric == ABSTENTION else ""
+    reach = "" if found.low is None or found.high is None else f", {signed(found.low)} to {signed(found.high)}"
+    return f"{signed(found.difference)} points{metric}{reach}"
+
+
+def sight(found: PairedDifference, declared: int) -> str:
+    """Say what a run like this sees in four cases of five, or why it can decide nothing; "" if as much was measured.
+
+    A difference of the size that runs like this see four times in five can be missed by one of them: then what was
+    measured stands alone. `declared`: how many comparisons are adjusted together.
+    """
+    if found.clusters < FEWEST_CLUSTERS:
+        return f"too few documents, {found.clusters}, to say"
+    if not can_decide(found.clusters, declared):
+        return f"{found.clusters} documents are too few to decide first among {declared} comparisons"
+    if found.detectable is None or abs(found.difference) >= found.detectable:
+        return ""
+    return f"a gap of {max(1, round(100 * found.detectable))} points would be seen in four runs of five"
 
 
 def _spreads(evaluation: Evaluation) -> list[str]:

@@ -23,7 +23,7 @@ from comparison_app.report.judge import judge_section
 from comparison_app.report.markdown import CAUTIOUS_NOTE, span
 from comparison_app.report.trainings import learning_curves, seed_spreads
 from comparison_app.statistics import Estimate, PairedDifference, paired_differences
-from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, standings
+from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, sight, signed, standings
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -103,12 +103,6 @@ def _template() -> Template:
 
 def _file(name: str) -> str:
     return resources.files("comparison_app.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def signed(share: float) -> str:
-    """Write a difference in points with its sign, 0 without one."""
-    rounded = round(100 * share)
-    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
 
 
 def _seconds(value: float | None) -> str:
@@ -221,6 +215,7 @@ def _pairs(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "pair": pair,
                 "slice": SLICE_WORDS[names.slice],
                 "metric": METRIC_WORDS[names.metric],
+                "sight": "" if pair.decisive else sight(found, len(declared)),
                 "bar": difference_bar(title, found.difference, found.low, found.high, colour, reach),
             }
         )

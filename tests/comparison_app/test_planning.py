@@ -13,7 +13,8 @@ from comparison_app.evaluation import evaluate
 from comparison_app.experiment import Experiment, experiment_from_mapping, load_experiment
 from comparison_app.planned_trainings import plan_trainings
 from comparison_app.planning import make_plan
-from comparison_app.statistics import holm_share, paired_difference, planned_detectable
+from comparison_app.power import can_decide, holm_share, planned_detectable, smallest_p, visible_among
+from comparison_app.statistics import paired_difference
 from comparison_app.summary import summarise, write_summary
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
@@ -114,6 +115,26 @@ def test_more_declared_comparisons_see_less() -> None:
     """One sees what one sees; ten need about a third more (z of 0.0025 for z of 0.025)."""
     assert holm_share(1) == 1
     assert holm_share(10) == pytest.approx((2.807 + 0.8416) / (1.96 + 0.8416), abs=1e-3)
+
+
+def test_few_documents_among_many_comparisons_see_nothing() -> None:
+    """The sign-flip test of 8 documents gives no p under 1/128: too much for one of eleven, enough for one of six."""
+    gaps, names = np.linspace(0.5, 0.9, 16), np.repeat(np.arange(8), 2).tolist()
+    found = paired_difference(gaps, np.zeros(16), names)
+    assert found.p_value == smallest_p(8) == 1 / 128
+    assert can_decide(8, 6) and not can_decide(8, 7)
+    assert visible_among(found, 11).detectable is None
+    assert visible_among(found, 6).detectable == pytest.approx(found.detectable * holm_share(6))
+
+
+def test_a_plan_promises_no_decision_that_few_documents_could_not_bring(tmp_path: Path) -> None:
+    """Eight documents may decide a single comparison, and none of eleven."""
+    few = [question for question in QUESTIONS if question.evidence and question.evidence[0].document < "page-08"]
+    assert make_plan(_two_arms(), few, tmp_path).comparisons[0].detectable
+    many = make_plan(made_experiment(), few, tmp_path)
+    overall = next(item for item in many.comparisons if item.slice == "overall")
+    assert (len(many.comparisons), overall.documents) == (11, 8)
+    assert (overall.detectable, overall.needed, overall.source) == (None, None, "too few documents")
 
 
 @pytest.mark.slow

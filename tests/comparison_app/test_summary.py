@@ -11,11 +11,11 @@ import pytest
 
 from comparison_app.costs import ArmCost, SetupTimes, break_even, question_cost
 from comparison_app.errors import RunError
-from comparison_app.evaluation import Evaluation, cluster_of, evaluate
-from comparison_app.experiment import ArmSpec
+from comparison_app.evaluation import Evaluation, Pair, cluster_of, evaluate
+from comparison_app.experiment import ArmSpec, Comparison
 from comparison_app.metrics.scoring import METRICS
 from comparison_app.predictions import Prediction
-from comparison_app.statistics import paired_difference
+from comparison_app.statistics import PairedDifference, paired_difference
 from comparison_app.summary import read_summary, summarise, write_summary
 from comparison_app.verdict import standings, verdict
 from data_prep.questions import SLICES, Question
@@ -111,13 +111,28 @@ def test_the_verdict_is_honest_about_both_kinds_of_outcome(evaluation: Evaluatio
     """Decisive gaps with intervals, open ones with what would have been seen, the limits, one recommendation."""
     text = verdict(evaluation, {"pocket": {"parameters": 14_000_000}})
     assert "rag-extractive beats finetuned by 31 points (14 to 42) on 34 questions about unseen pages" in text
-    assert "no decisive difference was found on 34 trained questions (one of " in text
-    assert "points or more would have been seen" in text
+    assert "no decisive difference was found on 34 trained questions (rag-extractive −" in text
+    assert "points would be seen in four runs of five)" in text
     assert "pocket has 14 million parameters" in text and "7B" in text
     assert "Failures count as wrong: rag on 1 of 204 questions." in text
     assert text.count("Recommendation") == 1
     assert "\n" not in text
     assert text.split("Recommendation")[1].startswith(f" for questions like these: {standings(evaluation)[0].arm}")
+
+
+def test_a_gap_as_large_as_what_is_seen_four_times_in_five_is_told_and_not_explained_away(
+    evaluation: Evaluation,
+) -> None:
+    """+34 points with adjusted p 0.059 where 30 are seen four times in five: the gap and its interval, nothing else."""
+    found = PairedDifference(0.342, 0.150, 0.490, 0.0117, "exact", 24, 12, detectable=0.2985)
+    large = Pair(Comparison("rag", "finetuned", "new-document", "token_f1"), found, adjusted_p=0.0586)
+    small = replace(large, found=replace(found, difference=0.03, low=-0.11, high=0.16))
+    few = replace(large, found=replace(found, clusters=7, detectable=None))
+    shown = {pair: verdict(replace(evaluation, pairs=(pair, *evaluation.pairs[1:]))) for pair in (large, small, few)}
+    assert "24 questions about documents added after training (rag +34 points, +15 to +49)" in shown[large]
+    assert "(rag +3 points, −11 to +16; a gap of 30 points would be seen in four runs of five)" in shown[small]
+    assert "+15 to +49; 7 documents are too few to decide first among 11 comparisons)" in shown[few]
+    assert "would have been seen" not in shown[large] + shown[small] + shown[few]
 
 
 def test_every_figure_of_the_verdict_follows_from_the_scores(evaluation: Evaluation) -> None:
