@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 from data_prep.converting.html_blocks import blocks
@@ -32,11 +31,12 @@ def main_blocks(tree: Element, context: Context) -> list[str]:
     from trafilatura.htmlprocessing import convert_to_html
 
     found = bare_extraction(
-        deepcopy(tree), include_comments=False, include_images=False, include_formatting=False, with_metadata=False
+        tree, include_comments=False, include_images=False, include_formatting=False, with_metadata=False
     )
     if found is None or found.body is None or not key("".join(found.body.itertext())):
         return []
-    body = convert_to_html(found.body)
+    made = convert_to_html(found.body)
+    body = made if (inner := made.find("body")) is None else inner
     _drop_pointers(body, tree)
     _restore_anchors(body, tree)
     put_back_pictures(body, tree)

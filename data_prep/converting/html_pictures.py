@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +24,12 @@ def key(text: str) -> str:
 def put_back_pictures(body: Element, tree: Element) -> None:
     """Insert into `body`, the main text, the pictures that stand among its passages in `tree`, with their captions.
 
-    A picture before the first passage is taken if it is a figure; one behind the last passage is not.
+    Passages of the same words are taken in order. A picture before the first passage is taken if it is a figure; one
+    behind the last passage is not.
     """
-    passages = {key("".join(element.itertext())): element for element in body.iter(*_PASSAGES)}
+    passages: dict[str, deque[Element]] = {}
+    for element in body.iter(*_PASSAGES):
+        passages.setdefault(key("".join(element.itertext())), deque()).append(element)
     passages.pop("", None)
     kept = key("".join(body.itertext()))
     last: Element | None = None
@@ -34,8 +38,8 @@ def put_back_pictures(body: Element, tree: Element) -> None:
         if element.tag == "img":
             if _belongs(element) and (last is not None or _figure(element) is not None):
                 waiting.append((last, element))
-        elif (found := passages.get(key("".join(element.itertext())))) is not None:
-            last = found
+        elif equal := passages.get(key("".join(element.itertext()))):
+            last = equal.popleft()
             for after, image in waiting:
                 _insert(body, after, image, kept)
             waiting = []

@@ -120,6 +120,25 @@ def test_a_news_page_is_reduced_to_its_article() -> None:
     assert "Imprint" not in text
 
 
+def test_a_picture_of_a_generic_page_stays_where_it_stood() -> None:
+    """Behind the passage that it followed, not at the end; equal passages are told apart by their order."""
+    sentence = "The valve closes the line between the tank and the house when frost comes, and opens by itself. "
+    again = "<p>Close the cover before you go on to the next step of this work.</p>"
+    pages = {"a": "frost", "b": "thaw", "c": "storm"}
+    steps = "".join(
+        f'<h2>About {word}</h2><p>{sentence}{word.title()} matters.</p>{again}<img src="{name}.png" alt="Step {name}">'
+        for name, word in pages.items()
+    )
+    page = f"""<html><head><title>Valve - Acme</title></head><body><header><a href="/">Acme</a></header>
+    <nav><a href="x">Home</a></nav><div class="content"><h1>Valve</h1><p>{sentence}</p>{steps}
+    <p>{sentence} That is all.</p></div><footer>Copyright Acme</footer></body></html>"""
+    text = convert_html(page, "x", url="https://a.example/v.html").markdown
+    marks = ["Frost matters", "![Step a](https://a.example/a.png)", "## About thaw", "Thaw matters", "![Step b]"]
+    marks += ["## About storm", "Storm matters", "![Step c]", "That is all"]
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize(
     ("data", "declared", "text"),
     [
