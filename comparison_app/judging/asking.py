@@ -1,7 +1,9 @@
 """Asking a judge: through the cache, several requests in flight, never beyond the budget.
 
 Before a request is sent, its highest possible price is set aside: the prompt's tokens, estimated generously and
-corrected by what the server counts, and a reply of full length. What does not fit into the budget is not asked.
+corrected by what the server counts, and a reply of full length. What does not fit into the budget is not asked. What a
+request costs a judge on this machine only the first reply tells: under a budget that one is asked by itself, and every
+next wave is at most as large as what was asked before it.
 """
 
 from __future__ import annotations
@@ -119,6 +121,8 @@ class Asker:
         if self.settings.budget is None:
             return len(talks)
         left = self.settings.budget - self.spending.money
+        if not self._priced and self.machine_price > 0:
+            talks = talks[: max(1, self.spending.calls)] if left > 0 else ()
         for place, talk in enumerate(talks):
             left -= self._dearest(talk)
             if left < 0:

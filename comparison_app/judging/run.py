@@ -99,6 +99,8 @@ def estimate_in_words(settings: JudgeSettings, estimate: dict[str, Any], currenc
     )
     if estimate["money"] is not None:
         text += f", at most {estimate['money']:.2g} {currency}"
+    elif not settings.endpoint:
+        text += ", at this machine's hourly price: the first reply tells what one takes"
     if settings.budget is not None:
         text += f"; the budget is {settings.budget:g} {currency}"
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from comparison_app.judging.judge import Judge
 from comparison_app.judging.prompts import CRITERIA, pairwise_talk, shown_answer
 from comparison_app.judging.record import JudgeRecord, read_judge, write_judge
 from comparison_app.judging.replies import MalformedReplyError, read_ratings, read_winner
+from comparison_app.judging.run import estimate_in_words
 from comparison_app.judging.settings import JudgeSettings, judge_settings
 from comparison_app.metrics.scoring import score_all
 from comparison_app.predictions import Prediction, RetrievedSpan
@@ -264,6 +266,44 @@ def test_any_haystack_chat_generator_can_judge(evaluation: Evaluation, tmp_path:
     assert record.spent["calls"] == sum(not row.same for row in record.pairs)
     assert record.spent["money"] == pytest.approx(record.spent["seconds"])
     assert any(row.same and row.winner == "" for row in record.pairs)
+
+
+def test_the_budget_holds_for_a_judge_on_this_machine(evaluation: Evaluation, tmp_path: Path) -> None:
+    """Priced by its time: nothing is asked for 0; else one reply tells the price, and hardly more than it is spent."""
+    from haystack.dataclasses import ChatMessage
+
+    batches: list[int] = []
+
+    class Local:
+        def generate(self, conversations: list[list[ChatMessage]]) -> list[ChatMessage]:
+            batches.append(len(conversations))
+            time.sleep(0.01 * len(conversations))
+            return [ChatMessage.from_assistant(_fair(talk[-1].text or "")) for talk in conversations]
+
+    def judged(budget: float | None, name: str) -> JudgeRecord:
+        batches.clear()
+        settings = JudgeSettings(model="m", questions=36, kinds=("rubric",), repeats=0, budget=budget)
+        asker = Asker(as_chat_model(Local()), settings, ReplyCache(tmp_path / f"{name}.sqlite"), machine_price=3600.0)
+        return Judge(EXPERIMENT, QUESTIONS, evaluation.predictions, TEXTS, asker).judge()
+
+    assert judged(0.0, "none").spent["calls"] == 0
+    assert not batches
+    some = judged(0.2, "some")
+    assert batches[0] == 1
+    assert some.stopped == "the budget is spent"
+    assert 0 < some.judged < some.planned == 216
+    assert 0.1 < some.spent["money"] < 0.25
+    whole = judged(None, "whole")
+    assert (whole.judged, whole.stopped) == (216, None)
+
+
+def test_the_estimate_says_what_is_not_known_before(tmp_path: Path) -> None:
+    """An endpoint has a price at most; of a model on this machine only the first reply tells."""
+    known = {"calls": 10, "cached": 0, "prompt_tokens": 900, "money": None}
+    local = estimate_in_words(JudgeSettings(model="m", budget=0.5), known, "EUR")
+    assert "the first reply tells what one takes; the budget is 0.5 EUR" in local
+    settings = JudgeSettings(model="m", endpoint="http://x", input_price=1.0)
+    assert "at most 0.2 EUR" in estimate_in_words(settings, {**known, "money": 0.2}, "EUR")
 
 
 def test_the_judge_sees_no_arm_and_no_source_number(evaluation: Evaluation) -> None:
