@@ -240,7 +240,7 @@ def _record(
         "tokens_per_second": round(result.tokens / max(result.seconds, 1e-9), 1),
     }
     return RunRecord(
-        recipe={**recipe.as_dict(), "pretraining": {**recipe.as_dict()["pretraining"], "steps": config.steps}},
+        recipe=json.loads(json.dumps(replace(recipe, pretraining=config).as_dict())),
         base_model=recipe.model.name,
         base_fingerprint=base_fingerprint(recipe.model.name),
         data_sha256=prepared.sha256,

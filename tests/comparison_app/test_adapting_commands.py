@@ -1,0 +1,181 @@
+"""`versus tokenizer` and `versus pretrain`: from somebody's text to a base model that every command takes by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comparison_app.cli import main
+from finetune.models import MODELS_VARIABLE, model_folder
+from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts
+from tests.finetune.tiny import save_llama, save_pocket_like
+
+RECIPE = """
+[model]
+name = "{model}"
+dtype = "float32"
+[text]
+files = ["{text}"]
+validation_share = 0.1
+[pretraining]
+steps = {steps}
+rows = 2
+row_length = 32
+learning_rate = 3e-3
+warmup_steps = 2
+checkpoint_every = 5
+"""
+
+
+@pytest.fixture
+def manuals(tmp_path: Path) -> Path:
+    """A folder of Russian text."""
+    folder = tmp_path / "manuals"
+    folder.mkdir()
+    for number in range(30):
+        text = f"Нажмите кнопку {number} и удерживайте её, пока не загорится синий индикатор. " * 4
+        (folder / f"{number}.md").write_text(f"# Страница {number}\n\n{text}\n")
+    return folder
+
+
+def write_recipe(folder: Path, model: Path | str, text: Path, steps: int = 12) -> Path:
+    """Write a small recipe and return its path."""
+    path = folder / "small.toml"
+    path.write_text(RECIPE.format(model=model, text=text, steps=steps))
+    return path
+
+
+def test_a_base_model_is_adapted_step_by_step(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vocabulary, swap, fertility, pretraining: each finds by name what the step before made."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    place = ["--workspace", str(tmp_path / "workspace"), "--json"]
+    base = save_llama(tmp_path / "llama")
+
+    def run(*arguments: object) -> dict[str, object]:
+        capsys.readouterr()
+        assert main([*map(str, arguments), *place]) == 0
+        found: dict[str, object] = json.loads(capsys.readouterr().out)
+        return found
+
+    made = run("tokenizer", "train", manuals, "--name", "russian", "--vocabulary", 400, "--positions", 128)
+    assert made["documents"] == 30
+    swapped = run("tokenizer", "swap", base, "russian", "--name", "llama-russian")
+    assert swapped["new_vocabulary"] == made["vocabulary"]
+    table = run("tokenizer", "fertility", f"ru={manuals}", "--tokenizers", f"{base},llama-russian,russian")["ru"]
+    assert isinstance(table, dict)
+    assert table["russian"] == table["llama-russian"]
+    assert table["russian"]["words_per_token"] > 1.5 * table[str(base)]["words_per_token"]
+    recipe = write_recipe(tmp_path, "llama-russian", manuals)
+    trained = run("pretrain", recipe, "--name", "russian-manuals")
+    assert trained["steps"] == 12
+    assert isinstance(trained["after"], dict)
+    assert isinstance(trained["before"], dict)
+    assert trained["after"]["bits_per_character"] < trained["before"]["bits_per_character"]
+    assert model_folder("russian-manuals") == (tmp_path / "workspace" / "models" / "russian-manuals").resolve()
+    again = run("pretrain", recipe, "--model", "russian-manuals", "--steps", 4, "--name", "twice")
+    assert again["steps"] == 4
+
+
+def test_people_get_tables(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --json: what was trained, where embeddings came from, how much a token holds, what training brought."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    monkeypatch.setenv("COLUMNS", "120")
+    place = ["--workspace", str(tmp_path / "workspace")]
+    base = str(save_pocket_like(tmp_path / "base"))
+    for arguments, words in (
+        (["tokenizer", "train", str(manuals), "--name", "ru", "--vocabulary", "300"], ["300 tokens", "30 documents"]),
+        (
+            ["tokenizer", "swap", base, "ru", "--name", "m", "--initialisation", "random"],
+            ["mean of pieces", "pretrain"],
+        ),
+        (["tokenizer", "fertility", str(manuals), "--tokenizers", f"{base},ru"], ["ru", "words/token"]),
+        (["pretrain", str(write_recipe(tmp_path, "m", manuals, 6))], ["bits per character", "m-small", "6 steps"]),
+    ):
+        assert main([*arguments, *place]) == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words), shown
+
+
+def test_wrong_input_is_one_line_and_leaves_nothing(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text, tokenizer, model and recipe that are not there or not right."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    workspace = tmp_path / "workspace"
+    recipe = tmp_path / "wrong.toml"
+    recipe.write_text(f'[text]\nfiles = ["{manuals}"]\nfield = 3\n[pretraining]\nsteps = 0\nlearn_rate = 1\n')
+    base = str(save_llama(tmp_path / "llama"))
+    for arguments, words in (
+        (["tokenizer", "train", str(tmp_path / "gone"), "--name", "x"], ["no such file"]),
+        (["tokenizer", "train", str(manuals), "--name", "x", "--vocabulary", "100"], ["at least 261"]),
+        (["tokenizer", "train", str(manuals), "--name", "x", "--share", "2"], ["share is 2.0"]),
+        (["tokenizer", "swap", base, "./gone", "--name", "x"], ["./gone", "no model there"]),
+        (["tokenizer", "fertility", str(manuals), "--tokenizers", "./gone"], ["no model there"]),
+        (["pretrain", "continaul", "--text", str(manuals)], ["continaul", "continual"]),
+        (["pretrain", "continual"], ["names no text"]),
+        (["pretrain", str(recipe)], ["wrong.toml", "text.field must be text", "steps must be", "learn_rate"]),
+        (["pretrain", "continual", "--text", str(manuals), "--general", str(manuals)], ["replay is 0"]),
+        (["pretrain", "continual", "--text", str(manuals), "--model", base], ["row_length is 256", "lower it"]),
+    ):
+        assert main([*arguments, "--workspace", str(workspace), "--json"]) == 1
+        errors = capsys.readouterr().err
+        lines = [line for line in errors.splitlines() if line.startswith("versus: error: ")]
+        assert len(lines) == 1, errors
+        assert all(word in lines[0] for word in words), lines[0]
+    assert not list(workspace.glob("*/[!.]*"))
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_goes_on_to_the_same_end(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL, then --resume, then Ctrl-C, then --resume: the steps and the loss of an unbroken run."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    recipe = write_recipe(tmp_path, save_llama(tmp_path / "llama"), manuals, steps=150)
+    place = ("--workspace", tmp_path / "workspace", "--json")
+
+    def run(*arguments: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["pretrain", str(recipe), *arguments, *map(str, place)]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    unbroken = run("--name", "unbroken")
+    command = [*VERSUS, "pretrain", str(recipe), "--name", "broken", *map(str, place)]
+    checkpoint = tmp_path / "workspace" / "models" / ".broken.training" / "checkpoint.pt"
+    for number, more in ((signal.SIGKILL, []), (signal.SIGINT, ["--resume"])):
+        former = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else None
+        process = subprocess.Popen(
+            [*command, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=take_interrupts,
+        )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if checkpoint.is_file() and checkpoint.stat().st_mtime_ns != former:
+                break
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        output, errors = process.communicate(timeout=120)
+        assert not (tmp_path / "workspace" / "models" / "broken").exists()
+    done = subprocess.CompletedProcess(command, process.returncode, output, errors)
+    assert_clear_error(done, "stopped", "--resume")
+    resumed = run("--name", "broken", "--resume")
+    assert resumed["steps"] == unbroken["steps"] == 150
+    assert resumed["tokens"] == unbroken["tokens"]
+    assert resumed["last_loss"] == pytest.approx(unbroken["last_loss"], abs=1e-3)
+    assert resumed["before"] == unbroken["before"]
