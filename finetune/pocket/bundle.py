@@ -49,7 +49,8 @@ def model_card(record: dict[str, Any]) -> str:
     """Fill the model card's figures in from the run record."""
     held_out = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in record["held_out"].items())
     stages = "\n".join(
-        f"| {course['stage']['name']} | {course['steps']:,} | {course['tokens']:,} | {course['seconds']:,} |"
+        f"| {course['stage']['name']} | {course['steps']:,} | {course['tokens']:,} | {course['seconds']:,} "
+        f"| {_mean_loss(course['losses'][:3])} | {_mean_loss(course['losses'][-10:])} |"
         for course in record["stages"]
     )
     return CARD.read_text(encoding="utf-8").format(
@@ -60,3 +61,8 @@ def model_card(record: dict[str, Any]) -> str:
         held_out=held_out,
         stages=stages,
     )
+
+
+def _mean_loss(losses: list[list[float]]) -> str:
+    """Return the mean of some [step, loss] of a course."""
+    return f"{sum(loss for _, loss in losses) / len(losses):.2f}"
