@@ -42,13 +42,19 @@ def seal(folder: Path, seconds: float) -> None:
     write_text(folder / SEAL, json.dumps({"seconds": seconds, "files": hashes}))
 
 
+def last_sealed(scratch: Path) -> Path | None:
+    """Return the folder of the last checkpoint in `scratch` that was finished; None if there is none."""
+    folders = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
+    return next((folder for folder in folders if (folder / SEAL).is_file()), None)
+
+
 def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | None:
     """Return the last whole checkpoint in `scratch`; None if none was finished there.
 
     Raises TrainingError if the checkpoints are of another training, or if there are some and all are damaged.
     """
     folders = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
-    if not any((folder / SEAL).is_file() for folder in folders) or not (scratch / IDENTITY).is_file():
+    if last_sealed(scratch) is None or not (scratch / IDENTITY).is_file():
         return None
     if json.loads((scratch / IDENTITY).read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
         raise TrainingError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import trainable_parameters
-from finetune.checkpoints import seal
+from finetune.checkpoints import last_sealed, seal
 from finetune.config import Recipe
 from finetune.dataset import Collator
 from finetune.errors import TrainingError
@@ -256,13 +256,14 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             logs = logs or {}
-            _refuse_broken(logs, state.global_step)
+            _refuse_broken(logs, state.global_step, Path(args.output_dir))
             loss, eval_loss = logs.get("loss"), logs.get("eval_loss")
             if on_step is not None and is_first() and (loss is not None or eval_loss is not None):
                 shown = loss if loss is not None else _last_loss(state.log_history)
                 on_step(TrainingStep(state.global_step, _total(state, clock), shown, clock.elapsed(), eval_loss))
 
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            require_finite(model, state.global_step, Path(args.output_dir))
             wait()
             if is_first():
                 seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", clock.elapsed())
@@ -281,12 +282,25 @@ def _last_loss(history: list[dict[str, Any]]) -> float:
     return next((float(row["loss"]) for row in reversed(history) if "loss" in row), math.nan)
 
 
-def _refuse_broken(logs: dict[str, Any], step: int) -> None:
+def require_finite(model: Any, step: int, scratch: Path) -> None:
+    """Raise TrainingError if a trained weight is no number: such weights are neither sealed nor written."""
+    if model is not None and not all(bool(weight.isfinite().all()) for weight in trainable_parameters(model)):
+        raise _broken("a weight", step, "not finite", scratch)
+
+
+def _refuse_broken(logs: dict[str, Any], step: int, scratch: Path) -> None:
     """Raise TrainingError if the loss or the gradient is not finite."""
     for name in ("loss", "grad_norm", "eval_loss"):
         value = logs.get(name)
         if value is not None and not math.isfinite(float(value)):
-            raise TrainingError(
-                f"the {name.replace('_', ' ')} at step {step} is {value}: nothing was overwritten; lower "
-                "optimisation.learning_rate to a half or less, or set model.dtype to bfloat16 or float32"
-            )
+            raise _broken(f"the {name.replace('_', ' ')}", step, value, scratch)
+
+
+def _broken(what: str, step: int, value: Any, scratch: Path) -> TrainingError:
+    """Return the error of numbers that broke, with where the last good ones are."""
+    good = last_sealed(scratch)
+    kept = "" if good is None else f", the weights of step {good.name.rpartition('-')[2]} lie in {good}"
+    return TrainingError(
+        f"{what} at step {step} is {value}: nothing was overwritten{kept}; lower optimisation.learning_rate to a half "
+        "or less, or set model.dtype to bfloat16 or float32"
+    )

@@ -34,7 +34,7 @@ from finetune.models import (
 from finetune.processes import is_first, is_sharded, join, process_count, wait
 from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
-from finetune.trainer import Clock, TrainingStep, make_trainer, require_trackers
+from finetune.trainer import Clock, TrainingStep, make_trainer, require_finite, require_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -115,6 +115,7 @@ def train_adapter(
             on_step=on_step,
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        require_finite(adapted, trainer.state.global_step, scratch)
         after = multiple_choice_score(adapted.eval(), tokenizer, general, max_length=context) if general else None
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     if before is not None and after is not None:

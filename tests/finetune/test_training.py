@@ -12,11 +12,14 @@ import pytest
 
 from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer, LocalModel
+from finetune.checkpoints import seal
 from finetune.config import Recipe, TrackingSection, recipe_from_mapping
 from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataError, TrainingError
 from finetune.run_record import read_run_record
+from finetune.trainer import require_finite
 from finetune.training import TrainingStep, train_adapter
 from tests.finetune.tiny import questions, save_pocket_like
+from tests.finetune.tiny_models import tiny_llama
 
 TRAINED = ["Twelve hours in the cold.", "Under the left seat.", "Amber when the tyre is flat."]
 
@@ -228,6 +231,18 @@ def test_a_failed_training_leaves_the_last_adapter(
         train_adapter(recipe(pocket_like, learning_rate=1e38, max_grad_norm=1e30), questions(), folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
     assert read_run_record(folder).steps == 150
+
+
+def test_weights_that_are_no_numbers_are_refused_and_the_last_good_ones_named(tmp_path: Path) -> None:
+    """Before weights are sealed or written they are looked at; the message says where the last sealed ones lie."""
+    (tmp_path / "checkpoint-10").mkdir()
+    seal(tmp_path / "checkpoint-10", 1.0)
+    (tmp_path / "checkpoint-20").mkdir()
+    model = tiny_llama()
+    require_finite(model, 20, tmp_path)
+    next(iter(model.parameters())).data.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"the weights of step 10 lie in .*checkpoint-10; lower"):
+        require_finite(model, 21, tmp_path)
 
 
 @pytest.mark.slow
