@@ -49,16 +49,23 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--calibrate", action="store_true", help="find on the dev questions how sure a closed-book answer must be"
     )
+    parser.add_argument("--data", metavar="FILE", help="recipes of classifiers: JSONL or CSV of text and label")
+    parser.add_argument("--onnx", action="store_true", help="recipes of classifiers: write ONNX beside the weights")
     add_launch_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and say how it went."""
     from comparison_app.training import train_on_corpus
+    from finetune.classifier_data import is_classifier_recipe
     from finetune.embedder import is_embedder_recipe
     from finetune.processes import is_first
 
     workspace = Workspace.resolve(arguments.workspace)
+    if is_classifier_recipe(arguments.recipe):
+        return _train_classifier(arguments, workspace)
+    if arguments.data or arguments.onnx:
+        raise ComparisonError("--data and --onnx belong to recipes of classifiers; others train on a --corpus")
     corpus = workspace.corpus(arguments.corpus)
     if is_embedder_recipe(arguments.recipe):
         if arguments.launch or arguments.calibrate:
@@ -79,6 +86,33 @@ def run(arguments: argparse.Namespace) -> int:
     if is_first():
         threshold = _calibrate(recipe, corpus, workspace, name) if arguments.calibrate else None
         _report(arguments, name, workspace.adapters / name, record, threshold)
+    return 0
+
+
+def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> int:
+    """Train a classifier of texts, and tell how well it does on those held out."""
+    from comparison_app.classifier_training import train_classifier_on_file
+
+    if not arguments.data:
+        raise ComparisonError("a classifier is trained on labelled texts: give --data FILE (JSONL or CSV: text, label)")
+    told = train_classifier_on_file(
+        arguments.recipe,
+        Path(arguments.data),
+        workspace,
+        arguments.name,
+        model=arguments.model,
+        onnx=arguments.onnx,
+    )
+    if arguments.json:
+        print_json(told)
+        return 0
+    accuracy = "none held out" if told["dev_accuracy"] is None else f"{told['dev_accuracy']:.1%} of them right"
+    console().print(
+        f"[bold]{told['classifier']}[/bold]: {len(told['labels'])} labels, {told['examples']} texts, "
+        f"{told['dev_examples']} held out ({accuracy}); {told['epochs']} epochs in {told['seconds']:.0f} s "
+        f"({told['stopped']}); {told['path']}",
+        soft_wrap=True,
+    )
     return 0
 
 

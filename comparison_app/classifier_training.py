@@ -1,0 +1,65 @@
+"""Train a classifier of texts with this machine's embedder, into the workspace's `models/`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comparison_app.workspace import Workspace
+
+if TYPE_CHECKING:
+    from finetune.classifier import Classifier
+
+ONNX = "classifier.onnx"
+
+
+def train_classifier_on_file(
+    recipe_name: str,
+    data: Path,
+    workspace: Workspace,
+    name: str | None,
+    *,
+    model: str | None = None,
+    onnx: bool = False,
+) -> dict[str, Any]:
+    """Train on the labelled texts of a file and return what came out; `onnx` writes `classifier.onnx` as well.
+
+    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`.
+    """
+    from finetune.classifier import train_classifier
+    from finetune.classifier_data import load_classifier_recipe, read_labelled
+    from finetune.classifier_onnx import export_onnx
+    from rag.embedding import Embedder
+
+    recipe = load_classifier_recipe(recipe_name)
+    if model:
+        recipe = replace(recipe, model=model)
+    examples = read_labelled(data)
+    name = name or f"{data.stem}-{recipe.name}"
+    folder = workspace.models / name
+    record = train_classifier(recipe, examples, folder, Embedder(recipe.model) if recipe.mode == "head" else None)
+    told = {
+        "classifier": name,
+        "path": str(folder),
+        "labels": list(record.labels),
+        "examples": record.examples,
+        "dev_examples": record.dev_examples,
+        "dev_accuracy": record.dev_accuracy,
+        "epochs": record.epochs,
+        "stopped": record.stopped,
+        "seconds": record.seconds,
+    }
+    if onnx:
+        told["onnx"] = str(folder / ONNX)
+        told["onnx_difference"] = export_onnx(folder, folder / ONNX)
+    return told
+
+
+def open_classifier(folder: Path) -> Classifier:
+    """Load a classifier made here, with the embedder that it names."""
+    from finetune.classifier import load_classifier, read_labels
+    from rag.embedding import Embedder
+
+    told = read_labels(folder)
+    return load_classifier(folder, Embedder(str(told["embedder"])) if told["mode"] == "head" else None)
