@@ -22,6 +22,7 @@ COMMANDS = (
     ("benchmarks/killed_runs.py", "--kills", "50"),
     ("benchmarks/learning_cost.py",),
     ("benchmarks/training_speed.py", "--rounds", "2"),
+    ("benchmarks/russian.py",),
     ("benchmarks/question_making.py", "precision"),
     ("benchmarks/question_making.py", "grounding"),
     ("benchmarks/question_making.py", "drafting"),
