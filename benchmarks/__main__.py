@@ -21,6 +21,7 @@ COMMANDS = (
     ("benchmarks/comparison_speed.py",),
     ("benchmarks/killed_runs.py", "--kills", "50"),
     ("benchmarks/learning_cost.py",),
+    ("benchmarks/exporting.py",),
     ("benchmarks/training_speed.py", "--rounds", "2"),
     ("benchmarks/russian.py",),
     ("benchmarks/question_making.py", "precision"),
