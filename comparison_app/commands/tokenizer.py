@@ -167,9 +167,9 @@ def _labelled(given: list[str], field: str, progress: Progress) -> Iterator[tupl
     for each in given:
         label, equals, path = each.partition("=")
         pairs.append((label, path) if equals and "/" not in label else (None, each))
-    for label, path in pairs:
-        for text in read_shards(find_shards([path]), field=field, on_bytes=progress):
-            yield label, text
+    for language, place in pairs:
+        for text in read_shards(find_shards([place]), field=field, on_bytes=progress):
+            yield language, text
 
 
 def _row(found: Fertility) -> dict[str, float]:
