@@ -98,6 +98,7 @@ class Embedder:
         self.threads = threads
         self._engine: _Engine | None = None
         self._lock = threading.Lock()
+        self._last = threading.local()
 
     @classmethod
     def from_config(cls, config: RagConfig) -> Embedder:
@@ -139,8 +140,15 @@ class Embedder:
         return self._embed([self.passage_prefix + text for text in texts], progress)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors, float32 of shape (len(texts), dimension), of queries."""
-        return self._embed([self.query_prefix + text for text in texts], None)
+        """Return unit vectors, float32 of shape (len(texts), dimension), of queries.
+
+        The same queries asked twice in a row in one thread are embedded once: retrieval asks first, then who answers.
+        """
+        last: tuple[tuple[str, ...], Vectors] | None = getattr(self._last, "asked", None)
+        if last is None or last[0] != tuple(texts):
+            last = (tuple(texts), self._embed([self.query_prefix + text for text in texts], None))
+            self._last.asked = last
+        return last[1].copy()
 
     def _loaded(self) -> _Engine:
         with self._lock:

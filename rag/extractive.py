@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rag.chunking import Block, block_parts, count_words, scan_blocks
 from rag.lexical import Tokenizer
 from rag.prompts import heading_line
+from rag.remembering import remembered_vectors
 
 if TYPE_CHECKING:
     from haystack import Document
 
     from rag.embedding import Embedder
+
+_Part = tuple[int, int, str, int, str, int]
 
 IdfOf = Callable[[str], dict[str, float]]
 """From a question to the inverse document frequency of each of its index terms."""
@@ -98,6 +102,7 @@ class ExtractiveGenerator:
         self.idf = idf
         self.max_words = max_words
         self._tokenizer = Tokenizer(language)
+        self._terms = lru_cache(maxsize=16_384)(lambda text: frozenset(self._tokenizer(text)))
 
     def answer(self, question: str, chunks: Sequence[Document]) -> ExtractiveAnswer:
         """Return the quotes of `chunks` (best first) that answer `question`; empty where there is nothing to quote."""
@@ -132,9 +137,9 @@ class ExtractiveGenerator:
         scored = []
         for rank, chunk in enumerate(chunks):
             heading = heading_line(chunk)
-            held = set(self._tokenizer(heading))
+            held = self._terms(heading)
             for quote in quotes_of(chunk, rank):
-                score = _coverage(set(self._tokenizer(quote.text)) | held, weights) - 0.03 * rank
+                score = _coverage(self._terms(quote.text) | held, weights) - 0.03 * rank
                 if asks_amount:
                     score += 0.1 if re.search(r"\d", quote.text) else 0.0
                 if quote.words < 4 or quote.text.endswith("?"):
@@ -155,7 +160,8 @@ class ExtractiveGenerator:
             return pools
         asked = self.embedder.embed_queries(list(questions))
         texts = [item.quote.text for item in items]
-        vectors = self.embedder.embed_documents([*texts, *(f"{item.heading}\n{item.quote.text}" for item in items)])
+        headed_texts = [f"{item.heading}\n{item.quote.text}" for item in items]
+        vectors = remembered_vectors(self.embedder).of([*texts, *headed_texts], self.embedder)
         ranked, first = [], 0
         for vector, pool in zip(asked, pools, strict=True):
             last = first + len(pool)
@@ -227,7 +233,7 @@ def _excerpts(best: Sequence[_Scored], chunks: Sequence[Document]) -> list[Excer
     return excerpts
 
 
-def _coverage(terms: set[str], weights: dict[str, float]) -> float:
+def _coverage(terms: frozenset[str], weights: dict[str, float]) -> float:
     """Return the share of the question's weight whose terms are among `terms`."""
     whole = sum(weights.values())
     return sum(weight for term, weight in weights.items() if term in terms) / whole if whole else 0.0
@@ -251,32 +257,38 @@ def _as_sentence(text: str) -> str:
 
 def quotes_of(chunk: Document, rank: int = 0) -> list[Quote]:
     """Return what can be quoted of `chunk`, in reading order: sentences, list items, table rows, code blocks."""
-    text = chunk.content or ""
-    quotes: list[Quote] = []
+    offset, document = int(chunk.meta.get("start", 0)), str(chunk.meta.get("document", chunk.id))
+    return [
+        Quote(document, offset + start, offset + end, text, block, rank, kind, words)
+        for start, end, text, block, kind, words in _parts(
+            chunk.content or "", str(chunk.meta.get("table_header") or "")
+        )
+    ]
+
+
+@lru_cache(maxsize=8192)
+def _parts(text: str, table_header: str) -> tuple[_Part, ...]:
+    """Return the parts of a chunk's text: start, end, plain words, number of the block, kind, how many words."""
+    found: list[_Part] = []
     for number, block in enumerate(scan_blocks(text)):
         if block.kind == "table":
-            quotes.extend(_rows(chunk, block, number, rank))
+            found.extend(_rows(text, block, number, table_header))
         elif block.kind in ("paragraph", "list"):
             kind = "step" if re.match(r"\s*\d", text[block.start : block.end]) else block.kind
             for start, end in block_parts(block, text):
-                quotes.extend(_quote(chunk, start, end, number, rank, kind))
+                found.extend(_part(text, start, end, number, kind))
         elif block.kind == "code" and count_words(text[block.start : block.end]) <= 30:
-            quotes.extend(_quote(chunk, block.start, block.end, number, rank, "code"))
-    return quotes
+            found.extend(_part(text, block.start, block.end, number, "code"))
+    return tuple(found)
 
 
-def _quote(
-    chunk: Document, start: int, end: int, number: int, rank: int, kind: str, rendered: str | None = None
-) -> list[Quote]:
-    """Return the quote of that span of the chunk, or nothing where it holds no words."""
-    raw = (chunk.content or "")[start:end]
-    text = plain_text(raw) if rendered is None else rendered
-    words = count_words(text)
-    if not words:
-        return []
-    offset = int(chunk.meta.get("start", 0)) + start + len(raw) - len(raw.lstrip())
-    document = str(chunk.meta.get("document", chunk.id))
-    return [Quote(document, offset, offset + len(raw.strip()), text, number, rank, kind, words)]
+def _part(text: str, start: int, end: int, number: int, kind: str, rendered: str | None = None) -> list[_Part]:
+    """Return that span of a chunk's text without the space around it, or nothing where it holds no words."""
+    raw = text[start:end]
+    said = plain_text(raw) if rendered is None else rendered
+    words = count_words(said)
+    first = start + len(raw) - len(raw.lstrip())
+    return [(first, first + len(raw.strip()), said, number, kind, words)] if words else []
 
 
 def plain_text(markdown: str) -> str:
@@ -290,18 +302,17 @@ def plain_text(markdown: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def _rows(chunk: Document, block: Block, number: int, rank: int) -> list[Quote]:
+def _rows(text: str, block: Block, number: int, table_header: str) -> list[_Part]:
     """Return the table's rows, each read with the header of its columns."""
-    text = chunk.content or ""
     parts = block_parts(block, text)
     lines = text[block.start : block.end].split("\n", 2)
     has_header = len(lines) > 1 and bool(re.fullmatch(r"[\s|:\-]+", lines[1]))
-    header = cells(lines[0]) if has_header else cells(str(chunk.meta.get("table_header") or ""))
-    quotes: list[Quote] = []
+    header = cells(lines[0]) if has_header else cells(table_header)
+    found: list[_Part] = []
     for start, end in parts[1:] if has_header else parts:
         rendered = row_text(header, cells(text[start:end]))
-        quotes.extend(_quote(chunk, start, end, number, rank, "table", rendered))
-    return quotes
+        found.extend(_part(text, start, end, number, "table", rendered))
+    return found
 
 
 def cells(row: str) -> list[str]:

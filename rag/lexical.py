@@ -68,6 +68,7 @@ class Tokenizer:
     def __init__(self, language: str = "en") -> None:
         self.language = language
         self._stem = lru_cache(maxsize=200_000)(self._stem_word)
+        self._terms = lru_cache(maxsize=200_000)(self._terms_of)
 
     def __call__(self, text: str) -> list[str]:
         """Return the terms of `text` in reading order."""
@@ -90,15 +91,15 @@ class Tokenizer:
             if not (common[place] and common[place + 1]):
                 yield stems[place], stems[place + 1]
 
-    def _terms(self, token: str) -> Iterator[str]:
+    def _terms_of(self, token: str) -> tuple[str, ...]:
         token = re.sub(r"['’]s$", "", token)
         word = token.lower()
         if self._is_stop(word):
-            return
+            return ()
         parts = _PARTS.findall(token)
-        yield self._stem(word)
-        if len(parts) > 1:
-            yield from (self._stem(part.lower()) for part in parts if not self._is_stop(part.lower()))
+        if len(parts) < 2:
+            return (self._stem(word),)
+        return (self._stem(word), *(self._stem(part.lower()) for part in parts if not self._is_stop(part.lower())))
 
     def _is_stop(self, word: str) -> bool:
         return any(word in STOP_WORDS.get(language, ()) for language in (self.language, "en", "ru"))

@@ -41,11 +41,19 @@ def pictures_of(chunks: Sequence[Document], store: ChunkSource) -> list[Picture]
     siblings: dict[str, list[Document]] = {}
     for chunk in chunks:
         document, section = str(chunk.meta.get("document", chunk.id)), chunk.meta.get("section")
-        around = siblings.setdefault(document, store.chunks_of(document))
+        if document not in siblings:
+            siblings[document] = _with_pictures(document, store)
+        around = siblings[document]
         same = [other for other in around if other.meta.get("section") == section]
         for picture in (picture for other in [chunk, *same] for picture in linked_pictures(other)):
             found.setdefault((picture.document, picture.path), picture)
     return list(found.values())
+
+
+def _with_pictures(document: str, store: ChunkSource) -> list[Document]:
+    """Return the chunks of a document, or nothing at once where its text links to no picture."""
+    source = store.source(document)
+    return [] if source is not None and "![" not in (source.content or "") else store.chunks_of(document)
 
 
 def linked_pictures(chunk: Document) -> list[Picture]:
