@@ -17,7 +17,7 @@ from data_prep.errors import DataError
 
 def settings(config: CrawlConfig) -> dict[str, Any]:
     """Return Scrapy's settings for a crawl; what is unsafe or loud by default is set otherwise."""
-    guards: dict[str, Any] = {}
+    guards: dict[str, Any] = {"TWISTED_DNS_RESOLVER": "scrapy.resolver.CachingHostnameResolver"}
     if not config.allow_private:
         guards = {
             "TWISTED_DNS_RESOLVER": "data_prep.crawling.resolving.CheckingResolver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import zlib
 from collections import Counter
@@ -49,13 +50,14 @@ MOVED = {
 class Site(ThreadingHTTPServer):
     """The server; `asked` counts requests by path, `agents` holds the user agents, `unchanged` the answers 304."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
         self.unchanged = 0
         self.pause = 0.0
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}"
         pages = "".join(f"<url><loc>{self.url}/docs/{name}.html</loc></url>" for name in ("a", "deep"))
         inner = f"<urlset>{pages}<url><loc>{self.url}/outside.html</loc></url></urlset>".encode()
         index = f"<sitemapindex><sitemap><loc>{self.url}/s.xml.gz</loc></sitemap></sitemapindex>"
@@ -106,9 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def site() -> Iterator[Site]:
+def site(host: str = "127.0.0.1") -> Iterator[Site]:
     """Run the site while the context lasts."""
-    server = Site()
+    server = Site(host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -125,6 +126,77 @@ def test_private_addresses_are_refused(tmp_path: Path) -> None:
                 assert row.state == "skipped"
                 assert "private" in (row.reason or "")
         assert not server.asked
+
+
+@pytest.mark.slow
+def test_a_site_of_ipv6_is_fetched_if_private_addresses_are_allowed(tmp_path: Path) -> None:
+    """A server on ::1 is crawled with `allow_private`, and not asked without."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    with site("::1") as server:
+        config = CrawlConfig(f"{server.url}/docs/deep.html", tmp_path / "refused", delay=0.0)
+        crawl(config)
+        with Frontier(config.folder) as frontier:
+            assert [(row.state, "private" in (row.reason or "")) for row in frontier.rows()] == [("skipped", True)]
+        assert not server.asked
+        config = _config(server, tmp_path / "taken", "/docs/deep.html", max_pages=1)
+        crawl(config)
+        with Frontier(config.folder) as frontier:
+            assert frontier.counts()["page", "done"] == 1
+
+
+@pytest.mark.parametrize(
+    ("hosts", "left"),
+    [
+        (["10.0.0.1", "fd00::1", "::1"], []),
+        (["2606:4700:4700::1111", "192.168.0.7"], ["2606:4700:4700::1111"]),
+        (["2606:4700:4700::1111", "1.1.1.1"], ["2606:4700:4700::1111", "1.1.1.1"]),
+    ],
+)
+def test_a_name_leads_only_to_public_addresses_of_either_kind(hosts: list[str], left: list[str]) -> None:
+    """The addresses that are handed on, from the network and from the cache; a host with no other is noted."""
+    from scrapy.resolver import dnscache
+    from twisted.internet.address import IPv4Address, IPv6Address
+
+    from data_prep.crawling.resolving import CheckingResolver, refused
+
+    class Names:
+        """Stands in for the reactor and for its resolver, at the seam where Twisted asks the system."""
+
+        def __init__(self) -> None:
+            self.nameResolver, self.found = self, []
+
+        def resolveHostName(self, receiver, name, *rest):  # noqa: N802 # type: ignore[no-untyped-def]
+            """Tell the addresses as Twisted does."""
+            receiver.resolutionBegan(None)
+            for host in hosts:
+                receiver.addressResolved((IPv6Address if ":" in host else IPv4Address)("TCP", host, 80))
+            receiver.resolutionComplete()
+
+        def resolutionBegan(self, resolution: object) -> None:  # noqa: N802
+            """Begin."""
+            self.found = []
+
+        def addressResolved(self, address) -> None:  # noqa: N802 # type: ignore[no-untyped-def]
+            """Note an address."""
+            self.found.append(address.host)
+
+        def resolutionComplete(self) -> None:  # noqa: N802
+            """End."""
+
+    refused.clear()
+    names = Names()
+    resolver = CheckingResolver(names, 100)
+    try:
+        for _ in range(2):
+            resolver.resolveHostName(names, "made.example", 80)
+            assert names.found == left
+            assert ("made.example" in refused) == (not left)
+    finally:
+        dnscache.pop("made.example", None)
+        refused.clear()
 
 
 @pytest.mark.parametrize(
