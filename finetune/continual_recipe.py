@@ -112,16 +112,33 @@ def load_continual_recipe(path_or_name: str | Path, **changes: Any) -> Continual
 def continual_recipe(tables: dict[str, Any], *, name: str, source: str) -> ContinualRecipe:
     """Build a recipe from the tables of a TOML file; `source` names it in errors. Raises RecipeError."""
     parts, problems = read_sections(tables, SECTIONS)
-    text, steps = tables.get("text", {}), tables.get("pretraining", {})
-    if isinstance(text, dict) and not text.get("files"):
-        problems.append("[text] files names no text")
-    if isinstance(text, dict) and text.get("validation") and "validation_share" in text:
-        problems.append("[text] validation and validation_share contradict each other: give one")
-    if isinstance(text, dict) and isinstance(steps, dict) and "epochs" in text and "steps" in steps:
-        problems.append("text.epochs and pretraining.steps contradict each other: give one")
+    problems += _contradictions(tables)
     if not problems:
         try:
             return ContinualRecipe(name=name, **parts)
         except RecipeError as error:
             problems.extend(error.problems)
     raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+
+
+def _contradictions(tables: dict[str, Any]) -> list[str]:
+    """Return what the keys of two sections, or two keys, say against each other."""
+    text, steps = tables.get("text", {}), tables.get("pretraining", {})
+    if not isinstance(text, dict) or not isinstance(steps, dict):
+        return []
+    warm = steps.get("warmup_steps", PretrainingConfig.warmup_steps)
+    whole = steps.get("steps", PretrainingConfig.steps)
+    numbers = isinstance(warm, int) and isinstance(whole, int) and "epochs" not in text
+    checks = [
+        (bool(text.get("files")), "[text] files names no text"),
+        (
+            not text.get("validation") or "validation_share" not in text,
+            "[text] validation and validation_share contradict each other: give one",
+        ),
+        (
+            "epochs" not in text or "steps" not in steps,
+            "text.epochs and pretraining.steps contradict each other: give one",
+        ),
+        (not numbers or warm < whole, f"[pretraining] warmup_steps ({warm}) must be under steps ({whole})"),
+    ]
+    return [message for right, message in checks if not right]

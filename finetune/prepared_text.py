@@ -68,7 +68,7 @@ def prepare_text(
             "or set text.validation_share = 0 to do without"
         )
     prepared = Prepared(new, general)
-    write_text(path, json.dumps(asdict(prepared), ensure_ascii=False, default=str))
+    write_text(path, json.dumps(asdict(prepared), ensure_ascii=False, default=lambda file: file.name))
     return prepared
 
 
@@ -76,7 +76,7 @@ def _read(path: Path) -> Prepared:
     """Read what an earlier part of the run prepared."""
     state = json.loads(path.read_text(encoding="utf-8"))
     files = [
-        entry and TokenFile(Path(entry["path"]), entry["tokens"], entry["sha256"], tuple(entry["held_out"]))
+        entry and TokenFile(path.parent / entry["path"], entry["tokens"], entry["sha256"], tuple(entry["held_out"]))
         for entry in (state["new"], state["general"])
     ]
     return Prepared(files[0], files[1])

@@ -71,8 +71,6 @@ class PretrainingConfig:
             wrong.append("learning_rate and clip must be above 0")
         if not 0 <= self.final_share <= 1:
             wrong.append("final_share must lie between 0 and 1")
-        if self.warmup_steps >= self.steps:
-            wrong.append(f"warmup_steps ({self.warmup_steps}) must be under steps ({self.steps})")
         if self.rows_at_once and self.guide_weight:
             wrong.append("rows_at_once and guide_weight contradict each other: guides need the whole batch")
         if wrong:
@@ -337,7 +335,7 @@ def _restore(path: Path, optimizer: MasterWeights) -> _Progress:
     import torch
 
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         optimizer.restore(state)
         return _Progress(**state["progress"])
     except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as error:
