@@ -62,16 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.processes import is_first
 
     workspace = Workspace.resolve(arguments.workspace)
+    other = is_classifier_recipe(arguments.recipe) or is_embedder_recipe(arguments.recipe)
+    if other and (arguments.launch or arguments.calibrate):
+        raise ComparisonError("--launch and --calibrate are for adapters: leave them out for classifiers and embedders")
     if is_classifier_recipe(arguments.recipe):
         return _train_classifier(arguments, workspace)
     if arguments.data or arguments.onnx:
         raise ComparisonError("--data and --onnx belong to recipes of classifiers; others train on a --corpus")
     corpus = workspace.corpus(arguments.corpus)
     if is_embedder_recipe(arguments.recipe):
-        if arguments.launch or arguments.calibrate:
-            raise ComparisonError(
-                "an embedder is tuned in one process and answers nothing: no --launch, no --calibrate"
-            )
         return _tune_embedder(arguments, workspace, corpus)
     recipe = _recipe(arguments)
     name = arguments.name or f"{corpus.name}-{recipe.name}"
