@@ -25,8 +25,10 @@ from data_prep.convert import convert_file
 from data_prep.errors import DataError, VersusError
 from finetune.continual import continue_pretraining
 from finetune.continual_recipe import continual_recipe
+from finetune.models import load_base
 from finetune.prepared_text import text_number
 from finetune.swapped_model import swap_model
+from finetune.text_rows import bits_per_character
 from finetune.tokenizer import fertility_table, open_tokenizer, train_tokenizer_folder
 
 PACKAGES = ("libreoffice-help-ru", "gimp-help-ru")
@@ -83,9 +85,20 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "characters_per_token": {name: round(each.characters_per_token, 4) for name, each in table.items()},
         "times_words_per_token": round(table["adapted"].words_per_token / table["pocket"].words_per_token, 2),
     }
+    found["unadapted_bits_per_character"] = round(unadapted(held), 4)
     for initialisation in ("mean", "random"):
         found[initialisation] = trained(options, work, initialisation)
     return found
+
+
+def unadapted(held: Sequence[str]) -> float:
+    """Return the bits that pocket as it is, with its own vocabulary, needs for a character of the held-back pages."""
+    texts, room = [], MEASURED
+    for page in held:
+        texts.append(page[: max(0, room)])
+        room -= len(page)
+    model = load_base("pocket", device="cpu")
+    return bits_per_character(model, open_tokenizer("pocket"), [text for text in texts if text])
 
 
 def trained(options: argparse.Namespace, work: Path, initialisation: str) -> dict[str, Any]:
@@ -198,6 +211,7 @@ def as_text(found: dict[str, Any]) -> str:
         f"words per token:      pocket {words['pocket']:.3f}, adapted {words['adapted']:.3f}: "
         f"{found['times_words_per_token']:.2f} times (goal: 1.5)",
         f"characters per token: pocket {characters['pocket']:.3f}, adapted {characters['adapted']:.3f}",
+        f"bits per character:   pocket as it is {found['unadapted_bits_per_character']:.3f}",
     ]
     for kind in ("mean", "random"):
         one = found[kind]
