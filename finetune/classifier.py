@@ -232,10 +232,10 @@ def _epochs(
     x, y = train
     for epoch in range(1, recipe.epochs + 1):
         total = 0.0
-        for chosen in torch.randperm(len(x)).split(recipe.batch_size):
+        for chosen in torch.split(torch.randperm(len(x)), recipe.batch_size):
             optimizer.zero_grad()
             loss = cross_entropy(head(x[chosen]), y[chosen])
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             total += float(loss.detach()) * len(chosen)
         with torch.inference_mode():

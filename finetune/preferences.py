@@ -113,7 +113,8 @@ def _preference(line: str, question_ids: Mapping[str, str]) -> Preference:
     wrong = [key for key in KEYS if not isinstance(row[key], str)]
     if wrong:
         raise TrainingDataError(f"{' and '.join(wrong)} must be text")
-    return Preference(*(row[key] for key in KEYS), question_id=question_ids.get(row["prompt"].strip()))
+    prompt, chosen, rejected = (row[key] for key in KEYS)
+    return Preference(prompt, chosen, rejected, question_ids.get(prompt.strip()))
 
 
 def train_preferences(

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
@@ -16,7 +17,6 @@ from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from data_prep.corpus import Corpus
     from finetune.calibration import Abstention
