@@ -1,0 +1,91 @@
+"""`versus export` and `versus train classifier`, through the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comparison_app import cli
+from comparison_app.classifier_training import open_classifier
+from comparison_app.workspace import BUNDLED_ADAPTERS, Workspace
+from finetune.classifier import predict
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, object]:
+    """Run `versus … --json` in this process and return what it printed."""
+    code = cli.main([*map(str, arguments), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    told: dict[str, object] = json.loads(printed.out)
+    return told
+
+
+@pytest.mark.slow
+def test_the_bundled_adapter_goes_out_in_every_way_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Merged equals base and adapter; int8 is smaller, and its loss of token F1 and its speed are measured."""
+    workspace = Workspace(tmp_path / "ws")
+    place = ("--workspace", workspace.path)
+    merged = _run(capsys, "export", "tern-full", "--to", "merged", *place)
+    assert merged["largest_difference"] < 1e-2  # type: ignore[operator]
+    assert (workspace.models / "tern-full-merged" / "model.safetensors").is_file()
+    small = _run(capsys, "export", "tern-full", "--to", "int8", "--questions", "4", *place)
+    assert small["size_bytes"] < 0.7 * small["size_before"]  # type: ignore[operator]
+    figures = small["figures"]
+    assert isinstance(figures, dict)
+    assert figures["before"]["questions"] == figures["after"]["questions"] == 4
+    assert figures["f1_lost"] == pytest.approx(figures["before"]["token_f1"] - figures["after"]["token_f1"])
+    assert min(figures[side]["tokens_per_second"] for side in ("before", "after")) > 0
+
+
+def test_a_dry_run_shows_what_would_be_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder holds the adapter with its card, named as the repository; nothing is asked of a network."""
+    told = _run(capsys, "export", "tern-full", "--to", "hub", "--repo", "me/tern", "--dry-run", "--workspace", tmp_path)
+    assert told["pushed"] is None
+    card = (tmp_path / "models" / "tern-full-hub" / "README.md").read_text()
+    assert card.startswith('---\nlicense: "other"\n')
+    assert "# tern\n" in card
+    weights = (tmp_path / "models" / "tern-full-hub" / "adapter_model.safetensors").read_bytes()
+    assert weights == (BUNDLED_ADAPTERS / "tern-full" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--to", "gguf"), "llama.cpp has no architecture for BertGenerationDecoder"),
+        (("--to", "ollama"), "llama.cpp has no architecture for BertGenerationDecoder"),
+        (("--to", "hub"), "--to hub needs --repo OWNER/NAME"),
+        (("--to", "hub", "--repo", "tern"), "is no OWNER/NAME"),
+        (("--to", "hub", "--dry-run", "--run", "none"), "no run 'none'"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    """Each names what is wrong, and nothing is written."""
+    assert cli.main(["export", "tern-full", *arguments, "--workspace", str(tmp_path / "ws")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.slow
+def test_a_classifier_is_trained_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the bundled embedder it tells apart what was labelled, and lies beside its ONNX; without --data it says so."""
+    rows = {
+        "price": ["How much is it?", "What does it cost?", "Is the price fixed?", "Any discount for cash?"],
+        "place": ["Where can I see it?", "Which town are you in?", "Can I pick it up today?", "What is the address?"],
+    }
+    data = tmp_path / "intents.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for label, texts in rows.items() for text in texts]
+    data.write_text("\n".join(lines) + "\n")
+    told = _run(capsys, "train", "classifier", "--data", data, "--onnx", "--workspace", tmp_path / "ws")
+    folder = Path(str(told["path"]))
+    assert told["onnx_difference"] < 1e-5  # type: ignore[operator]
+    assert (folder / "classifier.onnx").is_file()
+    asked = ["What do you want for it?", "In which city is it?"]
+    assert predict(open_classifier(folder), asked) == ["price", "place"]
+    assert cli.main(["train", "classifier", "--workspace", str(tmp_path / "ws")]) == 1
+    assert "--data FILE" in capsys.readouterr().err
+    assert cli.main(["train", "pocket", "--data", str(data), "--workspace", str(tmp_path / "ws")]) == 1
+    assert "belong to recipes of classifiers" in capsys.readouterr().err
