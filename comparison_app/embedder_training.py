@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.indexes import open_retriever, rag_config
 from comparison_app.training import training_questions
@@ -32,12 +33,14 @@ def train_embedder_on_corpus(
 ) -> EmbedderRecord:
     """Tune an embedder called `name` in the workspace's `models/`; use it with `embedder = "…/models/NAME"`."""
     from finetune.embedder import train_embedder
+    from finetune.models import default_device
     from rag.config import BUNDLED_EMBEDDER
     from rag.embedding import bundled_folder
 
-    pairs = embedder_pairs(recipe, corpus, workspace, training_questions(corpus, subset))
     source = bundled_folder() if recipe.model == BUNDLED_EMBEDDER else recipe.model
-    return train_embedder(recipe, pairs, workspace.path / "models" / name, source=source, on_step=on_step)
+    with only_training(workspace, default_device(), name):
+        pairs = embedder_pairs(recipe, corpus, workspace, training_questions(corpus, subset))
+        return train_embedder(recipe, pairs, workspace.path / "models" / name, source=source, on_step=on_step)
 
 
 def embedder_pairs(

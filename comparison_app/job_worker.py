@@ -54,31 +54,29 @@ def train(arguments: dict[str, Any], workspace: Workspace, report: Report) -> di
     """Train an adapter as `versus train` does."""
     from comparison_app.training import train_on_corpus
     from finetune.config import load_recipe
-    from finetune.models import default_device
 
     recipe = load_recipe(arguments["recipe"])
     if arguments.get("max_seconds"):
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=float(arguments["max_seconds"])))
     if recipe.tracking.save_every is None:
         recipe = replace(recipe, tracking=replace(recipe.tracking, save_every=CHECKPOINT_EVERY))
-    with only_training(workspace, default_device()):
-        record = train_on_corpus(
-            recipe,
-            workspace.corpus(arguments.get("corpus")),
-            workspace,
-            arguments["name"],
-            subset=arguments.get("subset"),
-            resume=bool(arguments.get("resume")),
-            on_step=lambda step: report(
-                {
-                    "step": step.step,
-                    "total": step.total,
-                    "loss": step.loss,
-                    "seconds": step.seconds,
-                    "eval_loss": step.eval_loss,
-                }
-            ),
-        )
+    record = train_on_corpus(
+        recipe,
+        workspace.corpus(arguments.get("corpus")),
+        workspace,
+        arguments["name"],
+        subset=arguments.get("subset"),
+        resume=bool(arguments.get("resume")),
+        on_step=lambda step: report(
+            {
+                "step": step.step,
+                "total": step.total,
+                "loss": step.loss,
+                "seconds": step.seconds,
+                "eval_loss": step.eval_loss,
+            }
+        ),
+    )
     return {"adapter": arguments["name"], "steps": record.steps, "seconds": record.seconds, "stopped": record.stopped}
 
 
@@ -127,17 +125,6 @@ WORK: dict[str, Callable[[dict[str, Any], Workspace, Report], dict[str, Any]]] =
     "compare": compare,
     "scrape": scrape,
 }
-
-
-@contextmanager
-def only_training(workspace: Workspace, device: str) -> Iterator[None]:
-    """Hold the right to train on a device; raises `ComparisonError` while another training of the workspace does."""
-    path = workspace.path / f"training-{device.replace(':', '-')}.lock"
-    try:
-        with _held(path):
-            yield
-    except BlockingIOError as error:
-        raise ComparisonError(f"another training runs on {device}; wait for it, or stop it first") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.demo import KEY_FILE
+from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError, ExperimentError
 from comparison_app.experiment import Experiment
 from comparison_app.training import data_key, passages_for, training_questions
@@ -174,19 +175,21 @@ def _train(
     folder: Path,
     on_step: Callable[[TrainingStep], None],
 ) -> None:
+    from finetune.models import default_device
     from finetune.training import train_adapter
 
     if not questions:
         raise ComparisonError(f"there are no questions to train {folder.name} on")
-    train_adapter(
-        recipe,
-        questions,
-        folder,
-        on_step=on_step,
-        resume=True,
-        passages=passages_for(recipe, corpus, workspace) if recipe.data.context else None,
-        general=general_checks(workspace, corpus.language),
-    )
+    with only_training(workspace, default_device(), folder.name):
+        train_adapter(
+            recipe,
+            questions,
+            folder,
+            on_step=on_step,
+            resume=True,
+            passages=passages_for(recipe, corpus, workspace) if recipe.data.context else None,
+            general=general_checks(workspace, corpus.language),
+        )
 
 
 def made_from(folder: Path) -> str | None:

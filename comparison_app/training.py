@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.indexes import fit_context, open_retriever, rag_config
 from comparison_app.workspace import Workspace
@@ -39,6 +40,7 @@ def train_on_corpus(
     """Train an adapter called `name` on the corpus's train questions (or a subset's) and return its run record.
 
     General questions are asked before and after. In several processes the first indexes the corpus where that is due.
+    Raises `ComparisonError` while another training of the workspace runs on the device.
     """
     from comparison_app.preparing import general_checks
     from finetune.models import default_device
@@ -48,18 +50,19 @@ def train_on_corpus(
     if recipe.dpo is not None:
         raise ComparisonError(f"recipe {recipe.name} learns from preferences, not questions: `versus prefer` takes it")
     questions = training_questions(corpus, subset)
-    with first_goes_ahead(default_device()):
-        passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
-    return train_adapter(
-        recipe,
-        questions,
-        workspace.adapters / name,
-        dev=corpus.questions("dev") if recipe.tracking.eval_every else (),
-        on_step=on_step,
-        resume=resume,
-        passages=passages,
-        general=general_checks(workspace, corpus.language),
-    )
+    with only_training(workspace, default_device(), name):
+        with first_goes_ahead(default_device()):
+            passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
+        return train_adapter(
+            recipe,
+            questions,
+            workspace.adapters / name,
+            dev=corpus.questions("dev") if recipe.tracking.eval_every else (),
+            on_step=on_step,
+            resume=resume,
+            passages=passages,
+            general=general_checks(workspace, corpus.language),
+        )
 
 
 def training_questions(corpus: Corpus, subset: str | None = None) -> list[Question]:

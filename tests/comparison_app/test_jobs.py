@@ -6,19 +6,22 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError, RunError
 from comparison_app.experiment import ArmSpec, load_experiment
 from comparison_app.experiment_form import estimate, slice_counts, write_experiment
-from comparison_app.job_worker import only_training
 from comparison_app.jobs import Job, Jobs, progress, training_name
 from comparison_app.run_table import NOBODY, TIE, chosen, read_rows
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
+from tests.comparison_app.command import assert_clear_error, versus
 from tests.finetune.tiny import save_pocket_like
 
 
@@ -65,17 +68,52 @@ def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_two_trainings_do_not_share_a_device(tmp_path: Path) -> None:
-    """The second is refused, whichever process it runs in; another device is free."""
+    """The second is refused with who is first; another device is free, and so is this one once the first ends."""
     workspace = Workspace(tmp_path)
     with (
-        only_training(workspace, "cpu"),
+        only_training(workspace, "cpu", "lamp-live"),
         only_training(workspace, "cuda:0"),
-        pytest.raises(ComparisonError, match="another training runs on cpu"),
+        pytest.raises(ComparisonError, match=f"runs on cpu: process {os.getpid()} has trained lamp-live since 20"),
         only_training(workspace, "cpu"),
     ):
         pass
     with only_training(workspace, "cpu"):
         pass
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from comparison_app.device_lock import only_training
+from comparison_app.workspace import Workspace
+from finetune.models import default_device
+
+with only_training(Workspace(Path(sys.argv[1])), default_device(), "from-the-app"):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_does_not_train_beside_another_process_and_does_once_it_was_killed(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    """`versus train` names the process that trains; SIGKILL of that process frees the device."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(f'[model]\nname = "{model}"\n[optimisation]\nmax_steps = 1\nbatch_size = 2\n')
+    workspace = tmp_path / "workspace"
+    command = ("train", recipe, "--corpus", small_corpus, "--name", "tiny", "--workspace", workspace, "--json")
+    other = subprocess.Popen([sys.executable, "-c", _HOLD, str(workspace)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert_clear_error(versus(*command), "another training runs on", f"process {other.pid}", "from-the-app")
+        assert not (workspace / "adapters" / "tiny" / "run_record.json").exists()
+    finally:
+        other.kill()
+        other.wait(20)
+    done = versus(*command)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["", "../out", ".hidden", "a b", "x" * 81])
