@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from comparison_app.errors import ComparisonError
-from data_prep.folders import ScrapeReport, scrape_files
+from data_prep.folders import ScrapeReport, take_files
+from data_prep.intake import Intake
+from data_prep.listing_sources import FEED_SUFFIXES, take_listing_files
 
 LARGEST_FILE = 20_000_000
 LARGEST_UPLOAD = 50_000_000
@@ -41,9 +43,16 @@ class _Unpacking:
     files: int = 0
     size: int = 0
 
+    def __post_init__(self) -> None:
+        self.documents, self.feeds = self.folder / "documents", self.folder / "feeds"
+        self.documents.mkdir()
+        self.feeds.mkdir()
+
 
 def take_in(uploads: Iterable[Upload], corpus: Path, *, language: str = "en") -> ScrapeReport:
     """Convert uploaded files and the files of uploaded zip archives into the corpus at `corpus`; make it if needed.
+
+    Rows of feeds (CSV, TSV, JSONL, JSON) are listings: a record and a document each.
 
     Raises `VersusError` if the upload is too large, or nothing in it could be read; then nothing was written.
     """
@@ -66,9 +75,17 @@ def take_in(uploads: Iterable[Upload], corpus: Path, *, language: str = "en") ->
         if not unpacking.files:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(unpacking.skipped.items())[:3])
             raise ComparisonError(f"nothing in the upload could be read: {reasons or 'it is empty'}")
-        report = scrape_files([unpacking.folder], corpus, language=language)
+        report = _taken(unpacking, corpus, language)
     report.skipped.update(unpacking.skipped)
     return report
+
+
+def _taken(unpacking: _Unpacking, corpus: Path, language: str) -> ScrapeReport:
+    """Take documents as they are, and feeds of listings as one document each row."""
+    intake = Intake(corpus)
+    take_files(intake, [unpacking.documents])
+    take_listing_files(intake, [unpacking.feeds], language=language)
+    return intake.finish("the upload", language=language)
 
 
 def _unzip(upload: Upload, unpacking: _Unpacking) -> None:
@@ -132,10 +149,11 @@ def _keep(unpacking: _Unpacking, name: str, data: bytes) -> None:
     if ".." in PurePosixPath(name.replace("\\", "/")).parts or not parts or "\0" in name:
         unpacking.skipped[name] = "its name leads out of the folder"
         return
+    folder = unpacking.feeds if PurePosixPath(parts[-1]).suffix.lower() in FEED_SUFFIXES else unpacking.documents
     if len(data) > LARGEST_FILE:
         unpacking.skipped[name] = f"has more than {LARGEST_FILE / 1e6:.0f} MB"
         return
-    path = unpacking.folder.joinpath(*(part[-120:] for part in parts))
+    path = folder.joinpath(*(part[-120:] for part in parts))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
