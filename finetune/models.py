@@ -102,7 +102,8 @@ def load_base(
 ) -> PreTrainedModel:
     """Load the causal model `name` in evaluation mode on `device` (default: CUDA if there is one, else CPU).
 
-    `quantization="nf4"` holds linear layers in 4 bits and computes in `dtype`. Raises ModelError.
+    `quantization="nf4"` holds linear layers in 4 bits and computes in `dtype`. A model that several processes
+    are going to share stays in main memory, since one GPU need not hold it. Raises ModelError.
     """
     quiet_libraries()
     from transformers import AutoModelForCausalLM
@@ -126,7 +127,7 @@ def load_base(
     except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
         hint = f" with quantization {quantization} on {device}" if quantization else ""
         raise ModelError(f"model {name} cannot be loaded{hint}: {_first_line(error)}") from error
-    if not quantized:
+    if not quantized and not is_sharded():
         model.to(device)
     return model.eval()
 

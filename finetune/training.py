@@ -75,7 +75,8 @@ def train_adapter(
     `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, or a
     `dataset.Context` (see `raft.raft_context`), for a recipe with `data.context`. `on_step` is called after every
     optimiser step. With `resume` an interrupted training goes on from its last whole checkpoint, or starts if there is
-    none. `general` multiple-choice questions are asked before and after, to see what is forgotten.
+    none. `general` multiple-choice questions are asked before and after, to see what is forgotten; not of a model that
+    processes share.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
     In several processes (see `processes`) all of them call this with the same data; the first writes.
@@ -95,6 +96,7 @@ def train_adapter(
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
+    general = () if is_sharded() else general
     with readable_failures(recipe):
         model = load_for_training(recipe, device)
         asked = time.monotonic()
