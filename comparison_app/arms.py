@@ -117,10 +117,13 @@ class Arm:
         return Prediction(question.id, self.name, seconds=seconds, error=message or type(error).__name__)
 
     def _cost(self, prompt: int | None, completion: int | None) -> float | None:
-        """Return the money for one answer at an endpoint; a local answer's cost follows from its seconds."""
-        if self._prices is None:
+        """Return the money for one answer at an endpoint; None where no price was given or the tokens are not known.
+
+        A local answer's cost follows from its seconds.
+        """
+        if self._prices is None or prompt is None or completion is None:
             return None
-        return ((prompt or 0) * self._prices[0] + (completion or 0) * self._prices[1]) / 1_000_000
+        return (prompt * self._prices[0] + completion * self._prices[1]) / 1_000_000
 
 
 class ClosedBook:

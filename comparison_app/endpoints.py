@@ -47,6 +47,7 @@ class EndpointGenerator:
         self._max_new_tokens, self._in_flight, self._timeout = max_new_tokens, in_flight, timeout
         self._journal = ReplyJournal() if journal is None else journal
         self._failed: dict[str, Exception] = {}
+        self._usage_in_streams = True
         self._generator: OpenAIChatGenerator | None = None
 
     def warm_up(self) -> None:
@@ -92,34 +93,47 @@ class EndpointGenerator:
 
     def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
         """Yield the reply in pieces as they arrive."""
+        for piece in self.stream_reply(conversation):
+            if isinstance(piece, str):
+                yield piece
+
+    def stream_reply(self, conversation: list[ChatMessage]) -> Iterator[str | ChatMessage]:
+        """Yield the reply in pieces as they arrive, and the whole message last, its meta as `generate` gives it.
+
+        The tokens in `usage` are None where the server does not tell them in a stream.
+        """
         from queue import Queue
         from threading import Thread
 
+        from haystack.dataclasses import ChatMessage
+
         self.warm_up()
-        pieces: Queue[str | BaseException | None] = Queue()
+        pieces: Queue[str | ChatMessage | Exception] = Queue()
 
         def ask() -> None:
             try:
-                self._run(conversation, streaming_callback=lambda chunk: pieces.put(chunk.content))
-                pieces.put(None)
+                text, meta = _read(self._streamed(conversation, lambda chunk: pieces.put(chunk.content)))
+                pieces.put(ChatMessage.from_assistant(text, meta=meta))
             except Exception as error:
                 pieces.put(error)
 
         Thread(target=ask, daemon=True).start()
-        while (piece := pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
+        while isinstance(piece := pieces.get(), str):
             yield piece
+        if isinstance(piece, Exception):
+            raise piece
+        yield piece
 
-    def stream_reply(self, conversation: list[ChatMessage]) -> Iterator[str | ChatMessage]:
-        """Yield the reply in pieces, and the whole message last; a stream tells no usage."""
-        from haystack.dataclasses import ChatMessage
-
-        pieces = []
-        for piece in self.stream(conversation):
-            pieces.append(piece)
-            yield piece
-        yield ChatMessage.from_assistant("".join(pieces).strip(), meta={"usage": {}, "mean_logprob": None})
+    def _streamed(self, conversation: list[ChatMessage], say: Callable[[Any], None]) -> dict[str, Any]:
+        """Ask for a stream that tells its usage; a server that refuses that wish is asked without it, from then on."""
+        wish = {"generation_kwargs": {"stream_options": {"include_usage": True}}} if self._usage_in_streams else {}
+        try:
+            return self._run(conversation, streaming_callback=say, **wish)
+        except ComparisonError as error:
+            if not wish or "stream_options" not in str(error):
+                raise
+            self._usage_in_streams = False
+            return self._run(conversation, streaming_callback=say)
 
     def _one(self, conversation: list[ChatMessage], health: _Health) -> ChatMessage:
         """Return one reply: the kept one, or the endpoint's; what just failed is not asked again, once."""
@@ -147,14 +161,7 @@ class EndpointGenerator:
         return reply_key((self.url, self.model, self._max_new_tokens), conversation)
 
     def _ask(self, conversation: list[ChatMessage]) -> tuple[str, dict[str, Any]]:
-        reply: ChatMessage = self._run(conversation)["replies"][0]
-        usage = reply.meta.get("usage") or {}
-        meta = {
-            "usage": {key: usage.get(key) for key in ("prompt_tokens", "completion_tokens")},
-            "mean_logprob": None,
-            "finish_reason": str(reply.meta.get("finish_reason") or "stop"),
-        }
-        return (reply.text or "").strip(), meta
+        return _read(self._run(conversation))
 
     def _run(self, conversation: list[ChatMessage], **more: Any) -> dict[str, Any]:
         assert self._generator is not None
@@ -162,6 +169,17 @@ class EndpointGenerator:
             return self._generator.run(conversation, **more)
         except Exception as error:
             raise ComparisonError(f"{self.model} at {self.url} did not answer: {error}") from error
+
+
+def _read(made: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the text and the meta of the reply that the client made."""
+    reply: ChatMessage = made["replies"][0]
+    usage = reply.meta.get("usage") or {}
+    return (reply.text or "").strip(), {
+        "usage": {key: usage.get(key) for key in ("prompt_tokens", "completion_tokens")},
+        "mean_logprob": None,
+        "finish_reason": str(reply.meta.get("finish_reason") or "stop"),
+    }
 
 
 class _Health:

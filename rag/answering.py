@@ -33,8 +33,8 @@ class Generator(Protocol):
         """Return one reply per conversation; its meta may hold `usage` with `prompt_tokens`, `completion_tokens`."""
         ...
 
-    def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
-        """Yield the reply piece by piece."""
+    def stream_reply(self, conversation: list[ChatMessage]) -> Iterator[str | ChatMessage]:
+        """Yield the reply piece by piece, then the whole message, its meta as `generate` gives it."""
         ...
 
 
@@ -121,11 +121,11 @@ class RagAnswerer:
             answer = self._quote([task])[0]
             yield answer.data
         else:
-            pieces: list[str] = []
-            for piece in self.generator.stream(self._conversation(task)):
-                pieces.append(piece)
-                yield piece
-            answer = self._written(task, "".join(pieces), {})
+            for piece in self.generator.stream_reply(self._conversation(task)):
+                if isinstance(piece, str):
+                    yield piece
+                else:
+                    answer = self._written(task, piece.text or "", dict(piece.meta))
         seconds = time.perf_counter() - started
         yield replace(answer, meta={**answer.meta, "seconds_retrieval": retrieval, "seconds": seconds})
 
@@ -203,7 +203,8 @@ class RagAnswerer:
         return answers
 
     def _declined(self, task: _Task) -> GeneratedAnswer:
-        return self._answer(task, refusal(self.language), {"abstained": True, "spans": []})
+        tokens = {} if self.generator is None else {"prompt_tokens": 0, "completion_tokens": 0}  # it was not asked
+        return self._answer(task, refusal(self.language), {"abstained": True, "spans": [], **tokens})
 
     def _written(self, task: _Task, text: str, reply_meta: dict[str, Any]) -> GeneratedAnswer:
         usage = reply_meta.get("usage") or {}

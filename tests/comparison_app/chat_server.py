@@ -13,11 +13,12 @@ from typing import Any
 
 @contextmanager
 def chat_server(
-    reply: Callable[[str], str], *, latency: float = 0.0, failures: int = 0
+    reply: Callable[[str], str], *, latency: float = 0.0, failures: int = 0, tells_usage: bool = True
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Serve on a free port of this machine; yields the base URL and the list of requests seen.
 
-    The first `failures` requests are answered with 503, as a busy server does.
+    The first `failures` requests are answered with 503, as a busy server does. Without `tells_usage` a stream that is
+    asked for its usage is refused, as servers do that do not know the wish.
     """
     seen: list[dict[str, Any]] = []
     lock = threading.Lock()
@@ -34,8 +35,11 @@ def chat_server(
             time.sleep(latency)
             if busy:
                 self._send(503, {"error": {"message": "busy"}})
+            elif "stream_options" in body and not tells_usage:
+                self._send(400, {"error": {"message": "Unrecognized request argument: stream_options"}})
             elif body.get("stream"):
-                self._stream(reply(body["messages"][-1]["content"]))
+                usage = (body.get("stream_options") or {}).get("include_usage")
+                self._stream(body, reply(body["messages"][-1]["content"]), bool(usage))
             else:
                 self._send(200, _completion(body["model"], reply(body["messages"][-1]["content"])))
 
@@ -48,7 +52,7 @@ def chat_server(
             with suppress(BrokenPipeError):  # a client that was killed is not waiting
                 self.wfile.write(content)
 
-        def _stream(self, text: str) -> None:
+        def _stream(self, body: dict[str, Any], text: str, usage: bool) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
@@ -56,7 +60,11 @@ def chat_server(
                 piece = {"delta": {"content": word + " ", "role": "assistant"}, "index": 0, "finish_reason": None}
                 self.wfile.write(f"data: {json.dumps(_chunk(piece))}\n\n".encode())
             last = {"delta": {}, "index": 0, "finish_reason": "stop"}
-            self.wfile.write(f"data: {json.dumps(_chunk(last))}\n\ndata: [DONE]\n\n".encode())
+            self.wfile.write(f"data: {json.dumps(_chunk(last))}\n\n".encode())
+            if usage:
+                told = {**_completion(body["model"], text), "object": "chat.completion.chunk", "choices": []}
+                self.wfile.write(f"data: {json.dumps(told)}\n\n".encode())
+            self.wfile.write(b"data: [DONE]\n\n")
 
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""

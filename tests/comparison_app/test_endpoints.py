@@ -8,9 +8,12 @@ from threading import Barrier
 import pytest
 from haystack.dataclasses import ChatMessage
 
+from comparison_app.arms import Arm, ClosedBook
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
+from comparison_app.predictions import Prediction
 from comparison_app.replies import ReplyJournal
+from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer
 from tests.comparison_app.chat_server import chat_server
 
@@ -47,6 +50,34 @@ def test_an_answer_is_streamed_in_pieces() -> None:
         pieces = list(EndpointGenerator(url, "tiny").stream(_ask("?")))
     assert "".join(pieces).split() == ["one", "two", "three"]
     assert len([piece for piece in pieces if piece]) >= 3
+
+
+def test_a_stream_tells_its_tokens_where_the_server_does() -> None:
+    """The whole message comes last with the tokens; a server that refuses to tell them is asked without the wish."""
+    with chat_server(lambda text: "one two three") as (url, _):
+        *_, whole = EndpointGenerator(url, "tiny").stream_reply(_ask("?"))
+    assert isinstance(whole, ChatMessage) and whole.text == "one two three"
+    assert whole.meta["usage"] == {"prompt_tokens": 11, "completion_tokens": 3}
+    with chat_server(lambda text: "one two three", tells_usage=False) as (url, seen):
+        generator = EndpointGenerator(url, "tiny")
+        for _ in range(2):
+            *_, whole = generator.stream_reply(_ask("?"))
+            assert isinstance(whole, ChatMessage) and whole.text == "one two three"
+            assert whole.meta["usage"] == {"prompt_tokens": None, "completion_tokens": None}
+    assert ["stream_options" in request["body"] for request in seen] == [True, False, False]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_streamed_answer_costs_what_its_tokens_cost(told: bool) -> None:
+    """Tokens and cost of a stream are those of the whole answer; unknown tokens give no cost, never a cost of 0."""
+    question = Question("q", "How long?")
+    with chat_server(lambda text: "six hours", tells_usage=told) as (url, _):
+        arm = Arm("remote", ClosedBook(FinetunedAnswerer(EndpointGenerator(url, "tiny"))), prices=(2.0, 10.0))
+        (whole,), (*_, last) = arm.answer([question]), arm.stream(question)
+    assert isinstance(last, Prediction)
+    assert whole.cost == pytest.approx((11 * 2 + 2 * 10) / 1e6)
+    assert (last.prompt_tokens, last.completion_tokens) == ((11, 2) if told else (None, None))
+    assert last.cost == (whole.cost if told else None)
 
 
 def test_the_base_model_of_an_endpoint_answers_from_memory() -> None:

@@ -37,10 +37,10 @@ class RecordingGenerator:
         usage = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}, "mean_logprob": -0.5}
         return [ChatMessage.from_assistant(self.reply, meta=usage) for _ in conversations]
 
-    def stream(self, conversation: list[ChatMessage]) -> Iterator[str]:
-        """Reply word by word."""
-        self.conversations.append(conversation)
+    def stream_reply(self, conversation: list[ChatMessage]) -> Iterator[str | ChatMessage]:
+        """Reply word by word, then whole."""
         yield from (f"{word} " for word in self.reply.split())
+        yield self.generate([conversation])[0]
 
 
 def _words(text: str) -> int:
@@ -138,8 +138,22 @@ def test_streaming_ends_with_the_whole_answer(search: HybridSearch) -> None:
     for answerer in (RagAnswerer(search, RecordingGenerator("It takes 9 hours.")), RagAnswerer(search)):
         *pieces, last = answerer.stream("How long does a full charge take?")
         assert isinstance(last, GeneratedAnswer)
-        assert "".join(str(piece) for piece in pieces) == last.data
+        assert "".join(str(piece) for piece in pieces).strip() == last.data
         assert "9 hours" in last.data
+
+
+def test_a_streamed_answer_tells_what_a_whole_one_tells(search: HybridSearch) -> None:
+    """Tokens, log-probability, citations and error are the same whichever way an answer was asked for."""
+    answerer = RagAnswerer(search, RecordingGenerator("It takes 9 hours."))
+    question = "How long does a full charge take?"
+    *_, streamed = answerer.stream(question)
+    (whole,) = answerer.answer([question])
+    assert isinstance(streamed, GeneratedAnswer)
+    assert (streamed.meta["prompt_tokens"], streamed.meta["completion_tokens"]) == (7, 3)
+    took = {"seconds", "seconds_retrieval"}
+    assert {k: v for k, v in streamed.meta.items() if k not in took} == {
+        k: v for k, v in whole.meta.items() if k not in took
+    }
 
 
 def test_about_is_passed_to_retrieval(search: HybridSearch) -> None:
