@@ -85,10 +85,7 @@ def train_adapter(
     clock = Clock(recipe.optimisation.max_seconds)
     started = datetime.now(UTC)
     device = join(device or default_device())
-    require_trackers(recipe.tracking.report_to)
-    require_arithmetic(recipe, device)
-    if recipe.data.context and passages is None:
-        raise TrainingDataError(f"recipe {recipe.name} trains with context: passages for its questions are needed")
+    _refuse_impossible(recipe, device, passages)
     context = model_context(recipe.model.name)
     fingerprint = base_fingerprint(recipe.model.name)
     tokenizer = load_tokenizer(recipe.model.name)
@@ -96,12 +93,9 @@ def train_adapter(
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
-    general = () if is_sharded() else general
     with readable_failures(recipe):
         model = load_for_training(recipe, device)
-        asked = time.monotonic()
-        before = multiple_choice_score(model, tokenizer, general, max_length=context) if general else None
-        clock.reserve = time.monotonic() - asked
+        before = _general_score(model, tokenizer, general, context, clock)
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
         trainer = make_trainer(
             adapted,
@@ -118,12 +112,32 @@ def train_adapter(
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         require_finite(adapted, trainer.state.global_step, scratch)
-        after = multiple_choice_score(adapted.eval(), tokenizer, general, max_length=context) if general else None
+        after = _general_score(adapted.eval(), tokenizer, general, context, clock)
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     if before is not None and after is not None:
         record = replace(record, forgetting={"before": before, "after": after, "questions": len(general)})
     write_adapter(adapted, record, output, scratch, gathered_weights(trainer))
     return record
+
+
+def _refuse_impossible(recipe: Recipe, device: str, passages: Passages | None) -> None:
+    """Raise FinetuneError for what can be known to fail before anything is loaded."""
+    require_trackers(recipe.tracking.report_to)
+    require_arithmetic(recipe, device)
+    if recipe.data.context and passages is None:
+        raise TrainingDataError(f"recipe {recipe.name} trains with context: passages for its questions are needed")
+
+
+def _general_score(
+    model: Any, tokenizer: PreTrainedTokenizerBase, general: Sequence[MultipleChoice], context: int, clock: Clock
+) -> float | None:
+    """Return the share of general questions that the model gets right, and keep the time it took free for the end."""
+    if not general or is_sharded():
+        return None
+    started = time.monotonic()
+    score = multiple_choice_score(model, tokenizer, general, max_length=context)
+    clock.reserve = time.monotonic() - started
+    return score
 
 
 def require_arithmetic(recipe: Recipe, device: str) -> None:
