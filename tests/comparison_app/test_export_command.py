@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,8 +10,14 @@ import pytest
 
 from comparison_app import cli
 from comparison_app.classifier_training import open_classifier
+from comparison_app.errors import ComparisonError
+from comparison_app.exporting import card_scores
 from comparison_app.workspace import BUNDLED_ADAPTERS, Workspace
 from finetune.classifier import predict
+from finetune.training import train_adapter
+from tests.finetune.test_training import recipe
+from tests.finetune.tiny import questions, save_llama
+from tests.finetune.tiny_gguf import STAND_IN
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, object]:
@@ -89,3 +96,50 @@ def test_a_classifier_is_trained_on_a_file(tmp_path: Path, capsys: pytest.Captur
     assert "--data FILE" in capsys.readouterr().err
     assert cli.main(["train", "pocket", "--data", str(data), "--workspace", str(tmp_path / "ws")]) == 1
     assert "belong to recipes of classifiers" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_llama_goes_to_llama_cpp_and_ollama(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merged model is handed to the converter; Ollama gets its safetensors and a Modelfile with its template."""
+    script = tmp_path / "convert_hf_to_gguf.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setenv("LLAMA_CPP", str(script))
+    workspace = Workspace(tmp_path / "ws")
+    model = save_llama(tmp_path / "llama")
+    train_adapter(recipe(model, max_steps=1), questions(), workspace.adapters / "tiny")
+    place = ("--workspace", workspace.path)
+    made = _run(capsys, "export", "tiny", "--to", "gguf", "--type", "f32", *place)
+    assert made["file"] == str(workspace.models / "tiny-gguf" / "tiny-f32.gguf")
+    assert Path(str(made["file"])).read_bytes().startswith(b"GGUF")
+    told = _run(capsys, "export", "tiny", "--to", "ollama", *place)
+    assert (told["weights"], told["template"]) == (".", "versus")
+    files = {path.name for path in (workspace.models / "tiny-ollama").iterdir()}
+    assert {"Modelfile", "model.safetensors", "tokenizer.json", "config.json"} <= files
+
+
+def test_scores_in_a_card_are_of_these_very_weights(tmp_path: Path) -> None:
+    """A run's scores by slice are taken over; a run of other weights, or without the adapter, is refused."""
+    workspace = Workspace(tmp_path)
+    folder = workspace.runs / "r1"
+    folder.mkdir(parents=True)
+    experiment = 'name = "r"\ncorpus = "tern-manual"\nprimary_metric = "token_f1"\n[[arms]]\nname = "mine"\n'
+    (folder / "experiment.toml").write_text(experiment + 'kind = "finetuned"\nadapter = "tern-full"\n')
+    weights = (BUNDLED_ADAPTERS / "tern-full" / "adapter_model.safetensors").read_bytes()
+    figures = {"token_f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}, "rouge_l": {"mean": 0.1, "n": 9}}
+    summary = {
+        "arms": {"mine": {"slices": {"paraphrase": figures}}},
+        "environment": {"adapters": {"tern-full": {"weights_sha256": hashlib.sha256(weights).hexdigest()}}},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    scores = card_scores(workspace, "r1", "tern-full")
+    assert [(s.slice, s.metric, s.mean, s.low, s.high, s.n) for s in scores] == [
+        ("paraphrase", "token_f1", 0.5, 0.4, 0.6, 9)
+    ]
+    with pytest.raises(ComparisonError, match="no arm of this run used adapter tern-raft"):
+        card_scores(workspace, "r1", "tern-raft")
+    summary["environment"] = {"adapters": {"tern-full": {"weights_sha256": "0" * 64}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ComparisonError, match="another version of adapter tern-full"):
+        card_scores(workspace, "r1", "tern-full")
