@@ -71,6 +71,11 @@ class ArmPool:
             return False
         return block_torch()
 
+    @property
+    def currency(self) -> str:
+        """The currency of the prices that the experiment gives."""
+        return self._declared.currency if self._declared is not None else "USD"
+
     def specs(self, corpus: Corpus) -> tuple[ArmSpec, ...]:
         """Return the arms that can be asked about a corpus now, in a fixed order."""
         if self._declared is not None:

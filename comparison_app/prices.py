@@ -16,9 +16,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comparison_app.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from comparison_app.experiment import ArmSpec
 
 _KEYS = ("currency", "machine", "training_machine", "models")
 _MODEL_KEYS = ("input", "output")
@@ -66,3 +69,14 @@ def _amount(value: object, place: str) -> list[str]:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
         return []
     return [f"{place} must be a number of at least 0, not {value!r}"]
+
+
+def charge_in_words(cost: float | None, spec: ArmSpec, currency: str) -> str:
+    """Return what an answer of the arm `spec` is charged, `cost` being None where that is not known."""
+    if cost is not None:
+        return f"cost {cost:.6f} {currency}"
+    if not spec.endpoint:
+        return "local, no charge"
+    if spec.input_price is None and spec.output_price is None:
+        return "price not given"
+    return "cost not known: the endpoint tells no tokens"

@@ -72,13 +72,20 @@ def html(body: Markup) -> None:
 
 
 def answer(
-    column: Column, sources: Sequence[Passage], *, title: str, note: str = "", shade: str = "#888", plain: bool = False
+    column: Column,
+    sources: Sequence[Passage],
+    *,
+    title: str,
+    note: str = "",
+    charge: str = "",
+    shade: str = "#888",
+    plain: bool = False,
 ) -> Markup:
-    """Return one arm's card. `plain`: without seconds, tokens and sources, as in a blind vote."""
+    """Return one arm's card. `plain`: without seconds, tokens, charge and sources, as in a blind vote."""
     head = Markup("<h3>{} <small>{}</small></h3>").format(title, note)
     parts = [head, _said(column, marks=not plain)]
     if not plain and column.prediction is not None:
-        parts += [_facts(column), *(_source(number, item) for number, item in enumerate(sources, start=1))]
+        parts += [_facts(column, charge), *(_source(number, item) for number, item in enumerate(sources, start=1))]
     return Markup('<article class="v-card" style="--arm:{}">{}</article>').format(shade, Markup("").join(parts))
 
 
@@ -110,15 +117,16 @@ def _marked(pieces: Sequence[tuple[str, bool]]) -> Markup:
     )
 
 
-def _facts(column: Column) -> Markup:
+def _facts(column: Column, charge: str) -> Markup:
     made = column.prediction
     assert made is not None
     told = [f"{made.seconds:.2f} s"]
     if made.seconds_to_first_token is not None and made.seconds - made.seconds_to_first_token > 0.05:
         told.append(f"first word {made.seconds_to_first_token:.2f} s")
-    if made.completion_tokens:
+    if made.completion_tokens is not None:
         told.append(f"{made.prompt_tokens or 0} + {made.completion_tokens} tokens")
-    told.append(f"cost {made.cost:.6f}" if made.cost is not None else "local, no charge")
+    if charge and not made.error:
+        told.append(charge)
     return Markup('<p class="v-facts">{}</p>').format(" · ".join(told))
 
 

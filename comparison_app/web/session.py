@@ -14,6 +14,7 @@ from comparison_app.arm_pool import ArmPool
 from comparison_app.asking import Asking, AskingDesk
 from comparison_app.jobs import Jobs
 from comparison_app.library import Library
+from comparison_app.prices import charge_in_words
 from comparison_app.votes import FILE_NAME, VoteStore
 from comparison_app.web import look
 from comparison_app.workspace import Workspace
@@ -118,7 +119,7 @@ def questions(corpus: Corpus) -> list[Question]:
     return _questions(str(corpus.path), stamp)
 
 
-@st.cache_data(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=8)  # not copied for every look: questions cannot be changed
 def _questions(path: str, stamp: float) -> list[Question]:
     from data_prep.questions import read_questions
 
@@ -133,7 +134,7 @@ def listings(corpus: Corpus) -> list[Listing]:
     return _listings(str(path), path.stat().st_mtime) if path.exists() else []
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _listings(path: str, stamp: float) -> list[Listing]:
     return read_listings(Path(path))
 
@@ -157,12 +158,14 @@ def show_column(place: object, asking: Asking, number: int, corpus: Corpus, *, t
     if column.prediction is not None and not masked:
         texts = library()
         found = passages(column.prediction, corpus, lambda name: texts.text(corpus, name), most=3)
-    kind = kinds(corpus).get(column.arm, "")
+    spec = {spec.name: spec for spec in pool().specs(corpus)}.get(column.arm)
+    cost = column.prediction.cost if column.prediction is not None else None
     card = look.answer(
         column,
         found,
         title=title or look.label(column.arm),
-        note="" if masked or not kind else look.note_of(kind),
+        note="" if masked or spec is None else look.note_of(spec.kind),
+        charge="" if spec is None else charge_in_words(cost, spec, pool().currency),
         shade="#888" if masked else look.colour(column.arm, asking.arms),
         plain=masked,
     )

@@ -22,6 +22,7 @@ from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
 from data_prep.review import review_counts
 from rag.locking import writer_lock
+from tests.comparison_app.chat_server import chat_server
 from tests.small_corpus import write_small_corpus
 
 WEB = Path(__file__).resolve().parents[2] / "comparison_app" / "web"
@@ -98,6 +99,31 @@ def test_an_answer_shows_what_nothing_supports_and_pictures_beside_their_source(
     assert 'src="data:image/svg+xml;base64,' in card
     masked = str(look.answer(column, [source], title="A", plain=True))
     assert "v-unsupported" not in masked and "data:image" not in masked and "&lt;img src=x" in masked
+
+
+def test_what_an_answer_costs_is_said_only_where_it_is_known(workspace: Workspace, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Local arms are free, an endpoint's answer costs its tokens in the currency given; without prices that is said."""
+    file = tmp_path / "arms.toml"
+    with chat_server(lambda text: "with a damp cloth") as (url, _):
+        arms = "".join(
+            f'[[arms]]\nname = "{name}"\nkind = "{kind}"\nmodel = "m"\nendpoint = "{url}"\n{prices}'
+            for name, kind, prices in (
+                ("priced", "rag", "input_price = 2.0\noutput_price = 10.0\n"),
+                ("unpriced", "base", ""),
+            )
+        )
+        file.write_text(
+            f'name = "arms"\ncorpus = "lamp"\ncurrency = "EUR"\n{arms}'
+            '[[arms]]\nname = "quotes"\nkind = "rag-extractive"\n'
+        )
+        monkeypatch.setenv("VERSUS_EXPERIMENT", str(file))
+        app = _open("ask", q="What do I clean the shade with?", arms="priced,unpriced,quotes")
+    assert not app.exception
+    facts = [card.rpartition("</h3>")[2] for card in _html(app).split('<article class="v-card"')[1:]]
+    assert len(facts) == 3
+    assert "11 + 4 tokens · cost 0.000062 EUR" in facts[0]
+    assert "11 + 4 tokens · price not given" in facts[1]
+    assert "local, no charge" in facts[2]
 
 
 def test_a_question_of_50_000_characters_is_cut_and_said_so() -> None:
