@@ -128,7 +128,7 @@ def _contradictions(tables: dict[str, Any]) -> list[str]:
         return []
     warm = steps.get("warmup_steps", PretrainingConfig.warmup_steps)
     whole = steps.get("steps", PretrainingConfig.steps)
-    numbers = isinstance(warm, int) and isinstance(whole, int) and "epochs" not in text
+    numbers = isinstance(warm, int) and isinstance(whole, int) and ("steps" in steps or "epochs" not in text)
     checks = [
         (bool(text.get("files")), "[text] files names no text"),
         (

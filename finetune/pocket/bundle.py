@@ -64,5 +64,7 @@ def model_card(record: dict[str, Any]) -> str:
 
 
 def _mean_loss(losses: list[list[float]]) -> str:
-    """Return the mean of some [step, loss] of a course."""
+    """Return the mean of some [step, loss] of a course; a dash if none was kept."""
+    if not losses:
+        return "–"
     return f"{sum(loss for _, loss in losses) / len(losses):.2f}"

@@ -31,7 +31,7 @@ def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
     for part in (
         str(path),
         "unknown key lorra in top level (allowed: description, model, data, lora",
-        "unknown key packin in [data] (allowed: language, max_length, packing",
+        "unknown key packin in [data] (allowed: language, max_length, leave_out_long, packing",
         "double_quantization needs",
         "rank is 0",
         "lora.dropout must be a number",
