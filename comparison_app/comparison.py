@@ -19,22 +19,21 @@ from comparison_app.directions import directions, forgetting_rows, wordings_trai
 from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
 from comparison_app.experiment import Experiment, draw_sample, load_experiment
-from comparison_app.indexes import build_seconds, rag_config, update_index
+from comparison_app.index_times import ArmIndexes, updated
 from comparison_app.judging.run import CACHE, judge_run, judged_part
 from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
-from comparison_app.predictions import AnswerSystem
 from comparison_app.replies import ReplyJournal
 from comparison_app.runner import Run, RunProgress, open_run, read_record, read_run
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.corpus import SPLITS, Corpus
+from data_prep.errors import VersusError
 from data_prep.questions import Question
 from data_prep.splits import assign_slices, check_slices
 
 if TYPE_CHECKING:
     from comparison_app.regression import Comparison as RunChanges
-    from rag.config import RagConfig
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Comparison:
         self._phase(run, first, include_new=False, hooks=hooks, ray=ray)
         if later:
             self._phase(run, later, include_new=True, hooks=hooks, ray=ray)
+        self._time(run, first or later, hooks)
         run.settle()
         if judge is not None:
             cache = self.workspace.path / CACHE
@@ -114,24 +114,36 @@ class Comparison:
         if not any(run.open_questions(spec.name, questions) for spec in self.experiment.arms):
             return
         hooks.stage("taking in the new documents" if include_new else f"indexing {self.corpus.name}")
-        configs = {rag_config(spec.preset, dict(spec.rag)) for spec in self.experiment.arms if spec.retrieves}
-        reports = [
-            update_index(self.workspace, self.corpus, config, include_new=include_new, progress=hooks.indexing)
-            for config in configs
-        ]
-        if include_new:
-            seconds = sum(report.seconds for report in reports)
-            run.note(update={"seconds": seconds, "documents": len(self.corpus.new_document_ids())})
-        else:
-            run.note(indexing={"seconds": self._build_seconds(configs)})
+        indexes = ArmIndexes(self.workspace, self.corpus, self.experiment.arms)
+        work = indexes.update(include_new=include_new, progress=hooks.indexing)
+        if not include_new:
+            run.note(indexing=indexes.building())
+        elif noted := updated(read_record(run.folder).get("update"), work, len(self.corpus.new_document_ids())):
+            run.note(update=noted)
         hooks.stage(f"asking {len(questions)} questions of {len(self.experiment.arms)} arms")
         if ray is not None:
             self._spread(run, questions, ray, hooks)
-        systems = self._systems(run, questions)
-        run.ask(systems, questions, hooks.asking)
-        if not include_new and self.experiment.latency_probe:
-            hooks.stage("timing single questions")
-            run.probe(systems, questions)
+        factory = self._factory(run)
+        size = self.experiment.batch_size
+        open_ = [spec for spec in self.experiment.arms if run.open_questions(spec.name, questions)]
+        run.ask([factory.build(spec, size) for spec in open_], questions, hooks.asking)
+        if not include_new:
+            self._time(run, questions, hooks, factory)
+
+    def _time(self, run: Run, questions: Sequence[Question], hooks: Hooks, factory: ArmFactory | None = None) -> None:
+        """Time single questions of every arm that was not timed yet, whoever answered for it and whenever."""
+        missing = [spec for spec in self.experiment.arms if spec.name in run.untimed()]
+        if not missing:
+            return
+        hooks.stage("timing single questions")
+        factory = factory or self._factory(run)
+        for spec in missing:
+            try:
+                system = factory.build(spec, self.experiment.batch_size)
+            except VersusError as error:  # all is answered: what cannot be timed any more costs its time alone
+                hooks.stage(f"{spec.name} is not timed: {error}")
+                continue
+            run.probe([system], questions)
 
     def _spread(self, run: Run, questions: Sequence[Question], address: str, hooks: Hooks) -> None:
         """Have a Ray cluster answer for the arms of this machine; what it leaves open is asked here."""
@@ -143,20 +155,10 @@ class Comparison:
             with RayPool(address, self.workspace.path, self.corpus.path, here, size) as pool:
                 run.ask_spread(pool, [spec.name for spec in here], questions, hooks.asking)
 
-    def _build_seconds(self, configs: Iterable[RagConfig]) -> float | None:
-        """Return what building all indexes from nothing took, though they may have been there; None if not known."""
-        known = [build_seconds(self.workspace, self.corpus, config) for config in configs]
-        return sum(seconds for seconds in known if seconds is not None) if None not in known else None
-
-    def _systems(self, run: Run, questions: Sequence[Question]) -> list[AnswerSystem]:
-        """Build the arms that still have something to answer."""
+    def _factory(self, run: Run) -> ArmFactory:
+        """Return what builds the run's arms; replies of endpoints are kept in its folder."""
         replies = ReplyJournal(run.folder / "replies.jsonl" if self._remote else None)
-        factory = ArmFactory(self.workspace, self.corpus, replies=replies)
-        return [
-            factory.build(spec, self.experiment.batch_size)
-            for spec in self.experiment.arms
-            if run.open_questions(spec.name, questions)
-        ]
+        return ArmFactory(self.workspace, self.corpus, replies=replies)
 
     @property
     def _remote(self) -> bool:

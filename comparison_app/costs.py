@@ -57,19 +57,27 @@ class ArmCost:
 def setup_times(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, SetupTimes]:
     """Return each arm's set-up times as `run.json` tells them.
 
-    Read are `adapters` (adapter -> {"seconds"}), `indexing` ({"seconds"}) and `update` ({"seconds", "documents"}, the
-    re-indexing of new documents); what is not there was not measured.
+    Read are `adapters` (adapter -> {"seconds"}), `indexing` ({"arms": arm -> seconds}) and `update` ({"arms",
+    "documents"}, the re-indexing of new documents); what is not there was not measured. Runs made before each arm's
+    index was timed by itself have "seconds" of all indexes together.
     """
     adapters, indexing, update = (record.get(key) or {} for key in ("adapters", "indexing", "update"))
     return {
         arm.name: SetupTimes(
             training_seconds=(adapters.get(arm.adapter) or {}).get("seconds"),
-            indexing_seconds=indexing.get("seconds") if arm.retrieves else None,
-            update_seconds=update.get("seconds") if arm.retrieves else None,
+            indexing_seconds=_of_arm(indexing, arm),
+            update_seconds=_of_arm(update, arm),
             update_documents=update.get("documents") if arm.retrieves else None,
         )
         for arm in experiment.arms
     }
+
+
+def _of_arm(table: Mapping[str, Any], arm: ArmSpec) -> float | None:
+    """Return the seconds that the index of `arm` took; None if it reads none, or that is not known."""
+    if not arm.retrieves:
+        return None
+    return table["arms"].get(arm.name) if "arms" in table else table.get("seconds")
 
 
 def question_cost(prediction: Prediction, spec: ArmSpec, machine_price: float) -> float:

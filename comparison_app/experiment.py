@@ -120,9 +120,9 @@ class Experiment:
     """A whole experiment, checked. `sample` maps slices to numbers of questions, None for all of them.
 
     `subset` names the nested subset of the corpus's facts that the adapters were trained on; None for all of them.
-    `machine_price` and `training_price` are money per hour. `latency_probe`: questions that each arm is asked one by
-    one, streamed, for its time to first token. `judge`: settings of the judge, checked where it is made; so
-    is `training`: adapters that the experiment brings along. `directions`: hold published findings against the run.
+    `machine_price` and `training_price` are money per hour. `latency_probe`: how many questions at most each arm is
+    asked one by one, streamed, for its times. `judge`: settings of the judge, checked where it is made; so is
+    `training`: adapters that the experiment brings along. `directions`: hold published findings against the run.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Experiment:
     sample: Mapping[str, int] | None = None
     slice_weights: Mapping[str, float] = field(default_factory=dict)
     batch_size: int = 16
-    latency_probe: int = 5
+    latency_probe: int = 20
     machine_price: float = 0.10
     training_price: float | None = None
     currency: str = "USD"

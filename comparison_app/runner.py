@@ -13,14 +13,12 @@ import contextlib
 import json
 import os
 import platform
-import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any, Protocol
 
 from comparison_app.errors import RunError
@@ -34,6 +32,7 @@ from comparison_app.predictions import (
     to_line,
     write_predictions,
 )
+from comparison_app.probing import alone, spaced
 from data_prep.atomic import write_text
 from data_prep.questions import Question, read_questions, write_questions
 
@@ -126,18 +125,24 @@ class Run:
                 if progress is not None:
                     progress(clock.now(arm))
 
-    def probe(self, systems: Sequence[AnswerSystem], questions: Sequence[Question]) -> None:
-        """Ask every system those of the first `latency_probe` questions one by one, streamed, and note its times.
+    def untimed(self) -> list[str]:
+        """Return the arms of which no single question was timed yet; none if the experiment wants no times."""
+        known = read_record(self.folder).get("latency") or {}
+        return [arm.name for arm in self.experiment.arms if self.experiment.latency_probe and arm.name not in known]
 
-        Medians go to `run.json` under "latency": arm -> `alone_p50` (seconds for a question asked by itself) and
-        `first_token_p50`; null where it failed. An arm that was probed before is not asked again.
+    def probe(self, systems: Sequence[AnswerSystem], questions: Sequence[Question]) -> None:
+        """Ask every system up to `latency_probe` of `questions` one by one, streamed, and note its times.
+
+        They go to `run.json` under "latency": arm -> what `probing.alone` returns. An arm that was timed before is not
+        asked again.
         """
-        known = dict(read_record(self.folder).get("latency") or {})
-        chosen = questions[: self.experiment.latency_probe]
+        chosen = spaced(questions, self.experiment.latency_probe)
+        untimed = set(self.untimed())
         for system in systems if chosen else ():
-            if system.name not in known:
-                known[system.name] = _alone(system, chosen)
-                self.note(latency=known)
+            if system.name in untimed:
+                self.note(
+                    latency={**(read_record(self.folder).get("latency") or {}), system.name: alone(system, chosen)}
+                )
 
     def settle(self) -> None:
         """Put the predictions into the order of the arms and questions of the experiment."""
@@ -196,24 +201,6 @@ class Run:
             ) from error
         for prediction in predictions:
             self._done[prediction.arm].add(prediction.question_id)
-
-
-def _alone(system: AnswerSystem, questions: Sequence[Question]) -> dict[str, float | None]:
-    """Stream single questions to a system and return the medians of its times."""
-    whole, first = [], []
-    for question in questions:
-        started = time.perf_counter()
-        arrived: float | None = None
-        with contextlib.suppress(Exception):  # an arm that cannot stream has no such time, and no other harm
-            for piece in system.stream(question):
-                if isinstance(piece, Prediction) and piece.error is not None:
-                    break
-                arrived = arrived or time.perf_counter() - started
-            else:
-                if arrived is not None:
-                    first.append(arrived)
-                    whole.append(time.perf_counter() - started)
-    return {"alone_p50": median(whole) if whole else None, "first_token_p50": median(first) if first else None}
 
 
 def open_run(

@@ -90,7 +90,7 @@ def _pairs(evaluation: Evaluation) -> str:
                 "–" if found.mcnemar_p is None else f"{found.mcnemar_p:.3f}",
             ]
         )
-    header = ["pair", "slice", "metric", "n", "points", "95 %", "adjusted p", "decisive", "sees 4 times in 5", "McNemar p"]
+    header = ["pair", "slice", "metric", "n", "points", "95 %", "adjusted p", "decisive", "seen 4 in 5", "McNemar p"]
     return _table(header, rows)
 
 

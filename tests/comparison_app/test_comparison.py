@@ -12,7 +12,10 @@ import pytest
 
 from comparison_app.comparison import Comparison, questions_of
 from comparison_app.experiment import experiment_from_mapping
-from comparison_app.predictions import read_predictions
+from comparison_app.index_times import IndexWork, updated
+from comparison_app.predictions import read_predictions, write_predictions
+from comparison_app.runner import read_record
+from comparison_app.summary import read_summary
 from comparison_app.training import passages_for, training_questions
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
@@ -85,6 +88,49 @@ def test_a_killed_comparison_resumes_without_asking_twice(small_corpus: Path, tm
     answered = [(p.arm, p.question_id) for p in read_predictions(predictions)]
     assert kept <= set(answered)
     assert len(answered) == len(set(answered)) == 2 * len(load_corpus(small_corpus).questions("test"))
+
+
+@pytest.mark.slow
+def test_what_a_resumed_run_finds_done_does_not_falsify_its_times(small_corpus: Path, tmp_path: Path) -> None:
+    """Arms that had answered before a kill are timed all the same; the time of the re-indexing stays the true one.
+
+    Each arm is charged for the index that it reads, and not for the other arm's.
+    """
+    comparison = Comparison.prepare(
+        _experiment(tmp_path, TWO_ARMS.format(corpus=small_corpus)), Workspace(tmp_path / "workspace")
+    )
+    folder = comparison.run("first")
+    record = read_record(folder)
+    assert set(record["latency"]) == {"quotes", "whole pages"}
+    for table in (record["indexing"], record["update"]):
+        assert set(table["arms"]) == {"quotes", "whole pages"}
+        assert table["seconds"] == pytest.approx(sum(table["arms"].values()))
+        assert all(seconds > 0 for seconds in table["arms"].values())
+    costs = {name: arm["cost"] for name, arm in read_summary(folder / "summary.json")["arms"].items()}
+    assert {name: cost["indexing_seconds"] for name, cost in costs.items()} == record["indexing"]["arms"]
+    assert {name: cost["update_seconds"] for name, cost in costs.items()} == record["update"]["arms"]
+    path = folder / "predictions.jsonl"
+    new = {question.id for question in comparison.questions if question.slice == "new-document"}
+    kept = [p for p in read_predictions(path) if p.arm == "quotes" or p.question_id not in new]
+    write_predictions(path, kept)
+    (folder / "run.json").write_text(json.dumps({**record, "latency": {"whole pages": record["latency"]["quotes"]}}))
+    resumed = read_record(comparison.run("first", resume=True))
+    assert resumed["update"] == record["update"]
+    assert resumed["latency"]["whole pages"] == record["latency"]["quotes"], "not timed a second time"
+    assert resumed["latency"]["quotes"]["alone_p50"] > 0
+    assert len(read_predictions(path)) == 2 * len(comparison.questions)
+    (folder / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k != "latency"}))
+    assert set(read_record(comparison.run("first", resume=True))["latency"]) == {"quotes", "whole pages"}
+
+
+def test_the_time_of_an_update_is_noted_where_something_was_taken_in() -> None:
+    """One index of two arms is counted once; one that was current before keeps what was noted of it."""
+    shared, current = IndexWork(2.0, 3), IndexWork(0.01, 0)
+    first = updated(None, {"a": shared, "b": shared, "c": current}, 3)
+    assert first == {"seconds": 2.0, "documents": 3, "arms": {"a": 2.0, "b": 2.0}}
+    again = updated(first, {"a": current, "b": current, "c": IndexWork(1.0, 3)}, 3)
+    assert again == {"seconds": 3.0, "documents": 3, "arms": {"a": 2.0, "b": 2.0, "c": 1.0}}
+    assert updated(None, {"a": current}, 3) is None
 
 
 @pytest.mark.slow
@@ -161,24 +207,27 @@ def test_passages_for_training_hold_the_gold_one_among_distractors(
     model = "pocket" if short_context else str(save_llama(tmp_path / "llama", positions=4096))
 
     def held(without_gold: float) -> list[bool]:
-        data = {"context": True, "distractors": 1, "without_gold": without_gold}
+        data = {"context": True, "distractors": 1, "without_gold": without_gold, "quotes": True}
         tables = {"model": {"name": model}, "data": data, "optimisation": {"max_steps": 1}}
         passages = passages_for(recipe_from_mapping(tables, name="r", source="test"), corpus, workspace)
         texts = {document.id: document.content or "" for document in corpus.documents()}
         asked = [question for question in corpus.questions("train") if question.answerable]
         if short_context:
-            assert all(1 <= len(passages(question)) <= 3 for question in asked)
-            assert not any("›" in passage for question in asked for passage in passages(question))
+            assert all(1 <= len(passages(question).passages) <= 3 for question in asked)
+            assert not any("›" in passage for question in asked for passage in passages(question).passages)
         else:
-            assert all(len(passages(question)) == 2 for question in asked)
-        return [
+            assert all(len(passages(question).passages) == 2 for question in asked)
+        seen = [
             any(
                 texts[e.document][e.start : e.end] in passage
                 for e in question.evidence
-                for passage in passages(question)
+                for passage in passages(question).passages
             )
             for question in asked
         ]
+        assert seen == [passages(question).holds_answer for question in asked]
+        assert seen == [bool(passages(question).quote) for question in asked]
+        return seen
 
     assert all(held(0.0))
     assert not all(held(0.6))

@@ -23,6 +23,7 @@ from comparison_app.predictions import (
     read_predictions,
     to_line,
 )
+from comparison_app.probing import alone, spaced
 from comparison_app.runner import GIVE_UP_AFTER, RunProgress, open_run, read_record, read_run
 from data_prep.questions import Question
 
@@ -397,18 +398,38 @@ def test_an_arm_may_ask_for_larger_batches(tmp_path: Path, experiment_path: Path
 
 
 def test_single_questions_are_timed_once_for_each_arm(tmp_path: Path, experiment_path: Path) -> None:
-    """Medians stand in run.json; an arm that fails has none; a second call asks nobody."""
+    """Times stand in run.json; an arm that fails has none; a second call asks nobody."""
     run = open_run(tmp_path / "run", experiment_path, QUESTIONS)
     good, bad = Teller("one"), Teller("two", break_at="q00")
     bad.stream = bad.answer  # type: ignore[method-assign, assignment]
+    assert run.untimed() == ["one", "two"]
     run.probe([good, bad], QUESTIONS)
     times = read_record(run.folder)["latency"]
-    assert 0 <= times["one"]["first_token_p50"] <= times["one"]["alone_p50"] < 5
-    assert times["two"] == {"alone_p50": None, "first_token_p50": None}
-    asked = len(good.asked)
+    assert 0 <= times["one"]["first_token_p50"] <= times["one"]["alone_p50"] <= times["one"]["alone_p95"] < 5
+    assert times["two"] == {"alone_p50": None, "alone_p95": None, "first_token_p50": None}
+    assert good.asked == ["q00", *(question.id for question in QUESTIONS)], "the first warms up"
     run.probe([good, bad], QUESTIONS)
-    assert (asked, len(good.asked)) == (5, 5)
+    assert len(good.asked) == 11
+    assert run.untimed() == []
     assert not run.predictions()
+
+
+def test_timing_an_arm_ends_in_time_and_takes_from_every_part() -> None:
+    """A slow arm is asked a few; questions are drawn at equal distances; few give no 95th percentile."""
+    slow = Teller("slow")
+    whole = slow.stream
+
+    def late(question: Question) -> Iterator[str | Prediction]:
+        time.sleep(0.05)
+        yield from whole(question)
+
+    slow.stream = late  # type: ignore[method-assign]
+    found = alone(slow, QUESTIONS, seconds=0.12)
+    assert 2 <= len(slow.asked) <= 4
+    assert found["alone_p95"] is None
+    assert 0.05 <= (found["alone_p50"] or 0) < 1
+    assert [question.id for question in spaced(QUESTIONS, 5)] == ["q00", "q02", "q04", "q06", "q08"]
+    assert spaced(QUESTIONS, 20) == list(QUESTIONS)
 
 
 def test_a_price_table_is_kept_with_the_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from comparison_app.comparison import Comparison
 from comparison_app.predictions import Prediction, read_predictions
-from comparison_app.runner import RunProgress, open_run
+from comparison_app.runner import RunProgress, open_run, read_record
 from comparison_app.spread import Batch, RayPool
 from comparison_app.workspace import Workspace
 from data_prep.questions import Question
@@ -46,16 +46,18 @@ def test_batches_may_come_in_any_order_and_a_failed_one_costs_only_itself(
 
 @pytest.mark.slow
 def test_a_local_cluster_gives_the_answers_that_one_process_gives(small_corpus: Path, tmp_path: Path) -> None:
-    """The same predictions, but for the times in them."""
+    """The same predictions, but for the times in them; single questions are timed here, whoever answered."""
     path = tmp_path / "lamp.toml"
     arms = '[[arms]]\nname = "quotes"\nkind = "rag-extractive"\n'
     arms += '[[arms]]\nname = "one"\nkind = "rag-extractive"\nrag = {top_k = 1}\n'
-    path.write_text(f'name = "lamp"\ncorpus = "{small_corpus}"\nbatch_size = 3\nlatency_probe = 0\n{arms}')
+    path.write_text(f'name = "lamp"\ncorpus = "{small_corpus}"\nbatch_size = 3\nlatency_probe = 3\n{arms}')
     comparison = Comparison.prepare(path, Workspace(tmp_path / "workspace"))
     found = {}
     for name, ray in (("here", None), ("there", "local")):
         folder = comparison.run(name, ray=ray)
         found[name] = [replace(p, seconds=0.0) for p in read_predictions(folder / "predictions.jsonl")]
+        assert all(times["alone_p50"] > 0 for times in read_record(folder)["latency"].values())
+        assert set(read_record(folder)["latency"]) == {"quotes", "one"}
     assert found["here"] == found["there"]
     assert len(found["here"]) == 2 * len(comparison.questions)
     assert not [p for p in found["there"] if p.error]
