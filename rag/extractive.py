@@ -40,6 +40,8 @@ _VALUE = re.compile(
     r"width|length|interval|distance|number|rating|range|version|port|value|timeout|default)\b",
     re.IGNORECASE,
 )
+_KIND_READ = 500
+"""Characters of a question that tell what kind of answer it wants; patterns would take long over a pasted file."""
 _MARKUP = re.compile(r"(\*\*|__|`+)")
 _ITEM_MARK = re.compile(r"^\s*(?:[-*+•]|\d{1,9}[.)])\s+")
 
@@ -133,7 +135,8 @@ class ExtractiveGenerator:
     def _by_words(self, question: str, chunks: Sequence[Document]) -> list[_Scored]:
         """Return the quotes ranked by words alone, best first."""
         weights = self._weights(question)
-        asks_amount = bool(_AMOUNT.search(question) or _VALUE.search(question))
+        opening = question[:_KIND_READ]
+        asks_amount = bool(_AMOUNT.search(opening) or _VALUE.search(opening))
         scored = []
         for rank, chunk in enumerate(chunks):
             heading = heading_line(chunk)
@@ -193,7 +196,7 @@ class ExtractiveGenerator:
         place = siblings.index(best)
         if best.text.endswith(":"):
             return self._while_short([best, *_run(siblings, place + 1)])
-        if best.kind == "step" and _STEPS.search(question):
+        if best.kind == "step" and _STEPS.search(question[:_KIND_READ]):
             start = place
             while start > 0 and siblings[start - 1].block == best.block:
                 start -= 1

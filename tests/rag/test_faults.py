@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from haystack import Document
 
+from rag.answering import RagAnswerer
 from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.errors import StoreError
@@ -113,6 +114,16 @@ def test_hostile_queries_return_a_list(store: EmbeddedStore, query: str) -> None
     """Query languages, other scripts, broken characters and a megabyte of one word do no harm."""
     index_documents(manual_documents(), store, _Quick(), _CONFIG)
     assert isinstance(HybridSearch(store, Embedder(), _CONFIG).retrieve_many([query])[0], list)
+
+
+@pytest.mark.parametrize("query", ["what " * 200_000, "how many wheel nuts, which, what " * 30_000])
+def test_a_question_of_a_megabyte_is_answered(store: EmbeddedStore, embedder: Embedder, query: str) -> None:
+    """A pasted file for a question costs what reading it costs: the patterns that tell what is asked see its start."""
+    index_documents(manual_documents(), store, _Quick(), _CONFIG)
+    answerer = RagAnswerer(HybridSearch(store, embedder, _CONFIG))
+    started = time.process_time()
+    assert answerer.answer([f"What torque do wheel nuts need? {query}"])[0].data
+    assert time.process_time() - started < 30
 
 
 def test_a_flipped_byte_in_sqlite_is_named_with_its_mend(store: EmbeddedStore) -> None:
