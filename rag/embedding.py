@@ -67,6 +67,10 @@ def check_bundled_weights() -> None:
         )
 
 
+THREADS = "VERSUS_EMBEDDING_THREADS"
+"""Environment variable: threads of embedders that are not told. Who serves many visitors leaves some to the rest."""
+
+
 class Embedder:
     """One embedding model. Light to construct; the model is loaded by the first use or by `warm_up`.
 
@@ -95,7 +99,7 @@ class Embedder:
         self.query_prefix = query_prefix
         self.passage_prefix = passage_prefix
         self.batch_size = batch_size
-        self.threads = threads
+        self.threads = threads or _threads_of_process()
         self._engine: _Engine | None = None
         self._lock = threading.Lock()
         self._last = threading.local()
@@ -164,10 +168,14 @@ class Embedder:
         return _TorchEngine(self.model, self.threads)
 
     def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
-        """Embed in batches of like length (least padding), and return the vectors in the order given."""
+        """Embed in batches of like length (least padding), and return the vectors in the order given.
+
+        Lone surrogates, as a shell's argument of broken UTF-8 holds them, are read as question marks.
+        """
         import numpy as np
 
         engine = self._loaded()
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         vectors = np.zeros((len(texts), engine.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), index))
         for first in range(0, len(order), self.batch_size):
@@ -177,6 +185,12 @@ class Embedder:
             if progress:
                 progress(first + len(batch), len(order))
         return vectors
+
+
+def _threads_of_process() -> int | None:
+    """Return how many threads an embedder of this process takes by default; None: as many as there are processors."""
+    given = os.environ.get(THREADS, "")
+    return int(given) if given.isdigit() and int(given) else None
 
 
 def _backend_for(model: str, backend: str) -> str:

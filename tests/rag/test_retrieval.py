@@ -68,9 +68,11 @@ def test_filters_limit_all_queries_to_matching_chunks(search: HybridSearch) -> N
     assert {chunk.meta["document"] for chunk in search.retrieve_many(["seats"], filters=only)[0]} == {"charging"}
 
 
-@pytest.mark.parametrize("query", ["", " \n", "?!", '"; DROP TABLE chunks; --', "шины", "日本語", "tyre " * 200_000])
+@pytest.mark.parametrize(
+    "query", ["", " \n", "?!", '"; DROP TABLE chunks; --', "шины", "日本語", "\x00\udcff", "tyre " * 200_000]
+)
 def test_odd_queries_do_no_harm(search: HybridSearch, query: str) -> None:
-    """Empty, hostile, foreign and 1 MB queries return a list; the index is unharmed."""
+    """Empty, hostile, foreign, broken and 1 MB queries return a list; the index is unharmed."""
     assert isinstance(search.retrieve_many([query])[0], list)
     assert search.retrieve_many(["tyre pressure"])[0]
 
