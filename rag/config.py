@@ -242,4 +242,5 @@ def index_file_name(config: RagConfig) -> str:
     """
     made_by = {"chunks": config.chunk_hash(), "embedder": config.embedder, "prefix": config.passage_prefix or ""}
     default = {"chunks": RagConfig().chunk_hash(), "embedder": BUNDLED_EMBEDDER, "prefix": ""}
+    made_by.update({"rounded": "int8"} if config.backend == "openvino-int8" else {})
     return "index.sqlite" if made_by == default else f"index-{_hash(made_by)[:8]}.sqlite"

@@ -12,13 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from comparison_app.indexes import index_path
 from comparison_app.watching import changes, corpus_state
+from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
 from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.indexing import index_documents
 from rag.store import EmbeddedStore
 from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts, versus
+
+
+def test_arms_of_rounded_vectors_have_an_index_of_their_own(small_corpus: Path, tmp_path: Path) -> None:
+    """An int8 arm beside the default one asks another index; backends of equal vectors share the one without suffix."""
+    workspace, corpus = Workspace(tmp_path), load_corpus(small_corpus)
+    paths = {
+        name: index_path(workspace, corpus, RagConfig(backend=name)) for name in ("auto", "torch", "openvino-int8")
+    }
+    assert paths["auto"] == paths["torch"] != paths["openvino-int8"]
+    assert paths["auto"].parent.name == corpus.name
 
 
 def test_a_watched_folder_tells_of_changes_once_they_rest(small_corpus: Path) -> None:
