@@ -25,4 +25,4 @@ page = st.navigation(
 try:
     page.run()
 except VersusError as error:
-    st.error(str(error), icon=":material/build:")
+    look.mend(error)

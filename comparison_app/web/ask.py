@@ -23,7 +23,7 @@ def choose_arms(corpus: Corpus) -> list[str]:
         names,
         selection_mode="multi",
         default=wanted or usual,
-        format_func=look.label,
+        format_func=lambda name: look.plain(look.label(name)),
         key=f"arms-{corpus.name}-{'-'.join(names)}",
         help="\n".join(f"- **{look.label(name)}**: {look.EXPLAINED[name]}" for name in names if name in look.EXPLAINED),
     )
@@ -80,7 +80,7 @@ def ask_bar(corpus: Corpus, about: str | None) -> str | None:
         if number == 0:
             row = st.container(horizontal=True, gap="small")
         row.button(
-            suggestion,
+            look.plain(suggestion),
             key=f"try-{suggestion}",
             type="tertiary",
             icon=":material/lightbulb:",
@@ -100,7 +100,7 @@ def start(text: str, arms: list[str], corpus: Corpus, about: str | None) -> Aski
     try:
         asking = session.desk().ask(text, arms, corpus.name, lambda name: session.pool().arm(corpus, name), about=about)
     except ComparisonError as error:
-        st.warning(str(error).capitalize() + ".")
+        look.warn(error)
         return None
     st.query_params.update(q=text, arms=",".join(arms), a=asking.id)
     st.session_state.setdefault("history", []).insert(0, (asking.id, asking.question.question))
@@ -148,7 +148,7 @@ def history() -> None:
         return
     with st.expander(f"Asked before ({len(asked)})", icon=":material/history:"):
         for key, text in asked:
-            st.button(text[:120], key=f"again-{key}", type="tertiary", on_click=_again, args=(key, text))
+            st.button(look.plain(text[:120]), key=f"again-{key}", type="tertiary", on_click=_again, args=(key, text))
 
 
 def _again(key: str, text: str) -> None:
@@ -169,9 +169,11 @@ def _getting_ready(corpus: Corpus) -> None:
     if task is None or task.finished.is_set():
         st.rerun()
     elif task.total:
-        st.progress(task.done / task.total, f"Indexing {task.corpus}: {task.done:,} of {task.total:,} passages")
+        st.progress(
+            task.done / task.total, f"Indexing {look.plain(task.corpus)}: {task.done:,} of {task.total:,} passages"
+        )
     else:
-        st.progress(0.0, f"Indexing {task.corpus}")
+        st.progress(0.0, f"Indexing {look.plain(task.corpus)}")
 
 
 def main() -> None:

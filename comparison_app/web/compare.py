@@ -35,7 +35,13 @@ def start_form() -> None:
         )
         return
     specs = {spec.name: spec for spec in session.pool().specs(corpus)}
-    arms = st.pills("Arms", list(specs), selection_mode="multi", default=list(specs)[:3], format_func=look.label)
+    arms = st.pills(
+        "Arms",
+        list(specs),
+        selection_mode="multi",
+        default=list(specs)[:3],
+        format_func=lambda arm: look.plain(look.label(arm)),
+    )
     slices = st.pills(
         "Slices", list(counts), selection_mode="multi", default=[name for name in counts if name != "new-document"]
     )
@@ -63,7 +69,7 @@ def launch(arguments: dict[str, object]) -> None:
         st.session_state["watched"] = job.id
         st.rerun()
     except ComparisonError as error:
-        st.warning(str(error).capitalize() + ".")
+        look.warn(error)
 
 
 def jobs() -> None:
@@ -80,7 +86,7 @@ def jobs() -> None:
             st.rerun()
         elif state.state in ("failed", "stopped", "lost"):
             box = st.container(border=True)
-            box.write(f"{found[0].title} {state.state}: {state.message}")
+            box.write(look.plain(f"{found[0].title} {state.state}: {state.message}"))
             if box.button("Resume", key=f"resume-{found[0].id}"):
                 launch({**found[0].arguments, "resume": started(found[0])})
 
@@ -100,13 +106,13 @@ def running(job: Job) -> None:
     last: dict[str, Any] = rows[-1] if rows else {"stage": "loading"}
     with st.container(border=True):
         head, stop = st.columns([5, 1], vertical_alignment="center")
-        head.markdown(f"**{job.title}**")
+        head.markdown(f"**{look.plain(job.title)}**")
         if stop.button("Stop", icon=":material/stop_circle:", width="stretch"):
             session.jobs().stop(job)
         left = f" · {last['left']:.0f} s left" if last.get("left") is not None else ""
         done = f" · {last['done']:,} of {last['total']:,}" if last.get("total") else ""
         share = last["done"] / last["total"] if last.get("total") else 0.0
-        st.progress(min(1.0, share), f"{str(last['stage']).capitalize()}{done}{left}")
+        st.progress(min(1.0, share), look.plain(f"{str(last['stage']).capitalize()}{done}{left}"))
 
 
 def report(run: Path) -> None:
@@ -117,7 +123,8 @@ def report(run: Path) -> None:
     header = list(dict.fromkeys(key for row in rows for key in row))
     look.table(header, [[row.get(key) for key in header] for row in rows])
     st.caption(
-        f"Mean {summary['primary_metric']} by slice; on unanswerable questions the share declined or answered rightly."
+        f"Mean {look.plain(summary['primary_metric'])} by slice; on unanswerable questions the share declined or "
+        "answered rightly."
     )
     bar = st.container(horizontal=True)
     for file, words, kind in (
@@ -154,9 +161,7 @@ def browse(run: Path) -> None:
 
 def question(row: Row, arms: list[str]) -> None:
     """Show one question with every arm's answer and what it is worth."""
-    with st.expander(
-        f"{row.question[:160].replace('[', '(').replace(']', ')')}  ·  {row.slice}  ·  {look.label(row.winner)}"
-    ):
+    with st.expander(look.plain(f"{row.question[:160]}  ·  {row.slice}  ·  {look.label(row.winner)}")):
         look.html(Markup('<p class="v-facts">Expected: {}</p>').format(row.gold or "to decline"))
         cells = []
         for arm in arms:
@@ -181,7 +186,8 @@ def against(run: Path, others: list[str]) -> None:
     look.html(Markup('<div class="v-note">{}</div>').format(found.outcome))
     look.table(HEADER, [(look.label(row.arm), *row.in_words[1:]) for row in found.changes])
     st.caption(
-        f"Worth in points on the {found.questions:,} questions of both runs: {run.name} (now) minus {other} (then), "
+        f"Worth in points on the {found.questions:,} questions of both runs: {look.plain(run.name)} (now) minus "
+        f"{look.plain(other)} (then), "
         "paired by question, with 95 % intervals by document and p-values adjusted for their number (Holm)."
     )
     told = [*found.notes, *(f"{key}: {then} → {now}" for key, (then, now) in found.provenance.items())]

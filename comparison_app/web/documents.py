@@ -54,14 +54,14 @@ def change(corpus: Corpus, name: str, text: str) -> None:
         if st.button("Delete it", type="primary", key=f"delete-{name}"):
             documents.delete_document(corpus, name)
             st.query_params.pop("document", None)
-            st.toast(f"{name} was deleted. Bring the index up to date next.")
+            st.toast(f"{look.plain(name)} was deleted. Bring the index up to date next.")
             st.rerun()
     if editing:
         with st.form(f"form-{name}"):
             edited = st.text_area("Markdown", value=text, height=420)
             if st.form_submit_button("Save", type="primary"):
                 documents.write_document(corpus, name, edited)
-                st.toast(f"{name} was saved. Bring the index up to date next.")
+                st.toast(f"{look.plain(name)} was saved. Bring the index up to date next.")
                 st.rerun()
 
 
@@ -143,8 +143,8 @@ def add(corpus: Corpus) -> None:
 def taken(name: str, report: ScrapeReport) -> None:
     """Say what an upload brought."""
     st.success(
-        f"{name}: {len(report.added)} added, {len(report.changed)} changed, {len(report.unchanged)} unchanged, "
-        f"{len(report.skipped)} passed over. The index is being brought up to date."
+        f"{look.plain(name)}: {len(report.added)} added, {len(report.changed)} changed, "
+        f"{len(report.unchanged)} unchanged, {len(report.skipped)} passed over. The index is being brought up to date."
     )
     if report.skipped:
         look.table(("passed over", "why"), list(report.skipped.items())[:50], wide=[1])
@@ -163,7 +163,7 @@ def scrapes() -> None:
         state = session.jobs().state(job)
         told = (progress(job) or [{}])[-1].get("stage", "")
         words = {"running": told or "starting", "done": "done; index the corpus to ask it"}
-        st.caption(f"{job.title}: {words.get(state.state, state.message)}")
+        st.caption(look.plain(f"{job.title}: {words.get(state.state, state.message)}"))
 
 
 def index(corpus: Corpus) -> None:
@@ -201,11 +201,11 @@ def _follow(corpus: Corpus) -> None:
 def indexed(task: Reindexing) -> None:
     """Say what a re-indexing changed."""
     if task.error or task.report is None:
-        st.error(task.error or "The index was not made.", icon=":material/build:")
+        look.mend(task.error or "The index was not made.")
         return
     found = task.report
     st.success(
-        f"{task.corpus}: {found.added} documents added, {found.changed} changed, {found.removed} removed, "
+        f"{look.plain(task.corpus)}: {found.added} documents added, {found.changed} changed, {found.removed} removed, "
         f"{found.unchanged} unchanged; {found.embedded} passages embedded, {found.chunks} in the index, "
         f"{found.seconds:.1f} s.",
         icon=":material/check:",
@@ -224,7 +224,7 @@ def main() -> None:
     try:
         {"Read": read, "Search": search, "Add": add, "Index": index, "Review": review}[str(tab)](corpus)
     except VersusError as error:
-        st.error(str(error), icon=":material/build:")
+        look.mend(error)
 
 
 def review(corpus: Corpus) -> None:

@@ -64,6 +64,26 @@ def empty(title: str, *lines: str) -> None:
     html(Markup('<div class="v-empty"><h3>{}</h3>{}</div>').format(title, body))
 
 
+def plain(text: object) -> str:
+    """Return text for a place where Streamlit reads markdown (labels, captions, notes): it shows as it is written.
+
+    Nothing in it becomes a picture, a link, a formula, a colour, code or HTML; its line ends stay.
+    """
+    lines = (re.sub(r"([\\`*_\[\]<>&$~:#|])", r"\\\1", " ".join(line.split())) for line in str(text).splitlines())
+    return "  \n".join(re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) for line in lines if line)
+
+
+def mend(error: object) -> None:
+    """Show what is wrong and how to mend it."""
+    st.error(plain(error), icon=":material/build:")
+
+
+def warn(error: object) -> None:
+    """Show why something was not done, as a sentence."""
+    text = str(error)
+    st.warning(plain(f"{text[:1].upper()}{text[1:]}."))
+
+
 def html(body: Markup) -> None:
     """Put HTML on the page; only `Markup`, in which text was escaped, is taken."""
     if not isinstance(body, Markup):

@@ -54,7 +54,7 @@ def draft(corpus: Corpus, item: ReviewItem) -> None:
         look.html(Markup("<ul>{}</ul><p><b>Answer:</b> {}</p>").format(facts, answers))
         told = [item.draft.origin, f"evidence {item.draft.located}" if item.draft.located else "no evidence"]
         told += [f"dropped: {item.draft.dropped} {item.draft.detail or ''}"] if item.draft.dropped else []
-        st.caption(" · ".join(text for text in told if text))
+        st.caption(look.plain(" · ".join(text for text in told if text)))
     with evidence:
         if item.evidence:
             text = Markup('<div class="v-passage">{}<mark>{}</mark>{}</div>')

@@ -37,7 +37,7 @@ def form(corpus: Corpus) -> None:
         if st.button("Start training", type="primary", icon=":material/play_arrow:"):
             arguments = {"recipe": recipe, "corpus": str(corpus.path.resolve()), "name": training_name(name)}
             start(arguments | {"subset": None if subset == "all" else subset, "max_seconds": limit or None})
-        st.caption(f"{count:,} train questions in {corpus.name}. One training at a time runs on a device.")
+        st.caption(f"{count:,} train questions in {look.plain(corpus.name)}. One training at a time runs on a device.")
 
 
 def subsets(corpus: Corpus) -> list[str]:
@@ -52,7 +52,7 @@ def start(arguments: dict[str, Any]) -> None:
         session.jobs().start("train", arguments["name"], arguments)
         st.rerun()
     except ComparisonError as error:
-        st.warning(str(error).capitalize() + ".")
+        look.warn(error)
 
 
 @st.fragment(run_every=1)
@@ -64,7 +64,7 @@ def running(job: Job) -> None:
         return
     steps = [row for row in progress(job) if "step" in row]
     head, stop = st.columns([5, 1], vertical_alignment="center")
-    head.subheader(f"Training {job.title}", anchor=False)
+    head.subheader(f"Training {look.plain(job.title)}", anchor=False)
     if stop.button("Stop", icon=":material/stop_circle:", width="stretch", key="stop-training"):
         session.jobs().stop(job)
         st.toast("Stopping after this step; it can be resumed.")
@@ -93,10 +93,10 @@ def past(jobs: list[Job]) -> None:
         state = session.jobs().state(job)
         icon = {"done": "check_circle", "stopped": "pause_circle"}.get(state.state, "error")
         with st.expander(
-            f"{job.title}: {state.state} ({job.started[:16].replace('T', ' ')})", icon=f":material/{icon}:"
+            look.plain(f"{job.title}: {state.state} ({job.started[:16].replace('T', ' ')})"), icon=f":material/{icon}:"
         ):
             if state.message:
-                st.write(state.message)
+                st.write(look.plain(state.message))
             steps = [row for row in progress(job) if "step" in row]
             if len(steps) > 1:
                 curve(steps)
@@ -114,7 +114,7 @@ def adapters() -> None:
         try:
             record = read_run_record(workspace.adapter(name))
         except VersusError as error:
-            st.warning(str(error))
+            st.warning(look.plain(error))
             continue
         records[name] = record
         last = record.losses[-1][1] if record.losses else None

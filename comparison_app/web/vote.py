@@ -36,7 +36,7 @@ def new_ballot(text: str, arms: list[str], corpus: Corpus) -> None:
     try:
         asking = session.desk().ask(text, pair, corpus.name, lambda name: session.pool().arm(corpus, name))
     except ComparisonError as error:
-        st.warning(str(error).capitalize() + ".")
+        look.warn(error)
         return
     st.session_state["ballot"] = Ballot(secrets.token_hex(8), asking, corpus.name)
 

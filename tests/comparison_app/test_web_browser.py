@@ -28,6 +28,8 @@ pytestmark = [
 ]
 SLOW_WORDS = "The lamp wants four hours of patience before it gives any light at all to its reader tonight"
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2> [x](javascript:window.pwned=3) $5 :red[x]"
+PICTURE = "![x](https://evil.example/a.png)"
+"""Markdown that makes a browser ask another host, wherever it is not taken as text."""
 PAGES = ("", "vote", "chat", "documents", "train", "compare")
 LONG = 180_000
 """Milliseconds to wait for what takes a second on a quiet machine."""
@@ -38,7 +40,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An app over the lamp's manual, one page of which is hostile, with a quick, a slow and a broken arm."""
     folder = tmp_path_factory.mktemp("app")
     lamp = write_small_corpus(folder / "workspace" / "corpora" / "lamp")
-    (lamp / "documents" / "hostile.md").write_text(f"# Hostile page\n\nThe hostile gadget weighs 77 grams. {HOSTILE}\n")
+    text = f"# Hostile page\n\nThe hostile gadget weighs 77 grams. {HOSTILE} {PICTURE}\n"
+    (lamp / "documents" / "hostile.md").write_text(text)
+    tests = lamp / "questions" / "test.jsonl"
+    tests.write_text(tests.read_text().replace('"question": "', f'"question": "{PICTURE} '))
     with slow_model(SLOW_WORDS, 0.8) as address:
         experiment = folder / "arms.toml"
         experiment.write_text(
@@ -182,11 +187,12 @@ def test_an_upload_of_200_mb_is_refused_in_the_browser(page: Page, app: str, tmp
 
 
 def test_no_script_of_a_document_a_question_or_an_answer_runs(page: Page, app: str) -> None:
-    """Hostile text is shown as text: asked, quoted, read, searched."""
+    """Hostile text is shown as text: asked, quoted, suggested, read, searched; no other host is asked anything."""
     from urllib.parse import quote
 
     for place, seen in (
         (f"?arms=quotes,quotes-2&q={quote('What does the hostile gadget weigh? ' + HOSTILE)}", "77 grams"),
+        ("?arms=quotes", r"!\[x\]\(https://evil"),
         ("documents?document=hostile", "Hostile page"),
         ("documents?tab=Search&query=hostile%20gadget", "77 grams"),
     ):

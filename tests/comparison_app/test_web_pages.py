@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -135,15 +137,66 @@ def test_a_question_of_50_000_characters_is_cut_and_said_so() -> None:
 
 def test_a_suggestion_is_one_click_and_an_empty_question_is_said() -> None:
     """Clicking a suggestion asks it; asking nothing says what to do."""
+    from comparison_app.web import look
+
     app = _open("ask", arms="rag-extractive")
     suggestion = next(button for button in app.button if button.icon == ":material/lightbulb:")
     suggestion.click().run()
     assert not app.exception
-    assert app.text_input(key="question").value == suggestion.label
-    assert _param(app, "q") == suggestion.label
+    assert look.plain(app.text_input(key="question").value) == suggestion.label
+    assert look.plain(_param(app, "q")) == suggestion.label
     app.text_input(key="question").set_value("  ")
     next(button for button in app.button if button.label == "Ask").click().run()
     assert "question is empty" in app.warning[0].value
+
+
+HOSTILE_TEXT = "![x](https://evil.example/a.png) [y](https://evil.example) $z$ :red[w] <img src=x> # 1. `v`"
+
+
+def test_text_stays_text_where_streamlit_reads_markdown() -> None:
+    """Read back as markdown, escaped text is one paragraph of exactly these words, whatever stands in it."""
+    from markdown_it import MarkdownIt
+
+    from comparison_app.web import look
+
+    for text in (
+        HOSTILE_TEXT,
+        "# a",
+        "1. a",
+        "- a",
+        "+ a",
+        "> a",
+        "=== a",
+        "a_b_c *d*",
+        "``` x",
+        "a\\",
+        "| a | b |",
+        "~~a~~",
+    ):
+        (opened, inline, _) = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(look.plain(text))
+        assert opened.type == "paragraph_open"
+        assert {child.type for child in inline.children or ()} <= {"text", "text_special"}
+        assert "".join(child.content for child in inline.children or ()) == text
+        assert not re.search(r"(?<!\\)[:$]", look.plain(text))
+
+
+def test_questions_of_the_corpus_run_and_load_nothing_where_they_are_labels(workspace: Workspace) -> None:
+    """A suggestion, a question asked before and an error hold a hostile question as text, not as markdown."""
+    from comparison_app.web import look
+
+    corpus = copy_corpus(workspace.corpus("lamp"), "lamp-hostile", workspace)
+    path = corpus.path / "questions" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({**row, "question": f"{HOSTILE_TEXT} {n}"}) + "\n" for n, row in enumerate(rows))
+    )
+    app = _open("ask", corpus="lamp-hostile", arms="rag-extractive")
+    for _ in range(2):
+        next(button for button in app.button if button.icon == ":material/lightbulb:").click().run()
+        assert not app.exception
+    labels = [button.label for button in app.button if "evil" in button.label]
+    assert len(labels) >= 4 and all(label.startswith(look.plain(HOSTILE_TEXT)) for label in labels)
+    assert "<img" not in _html(app)
 
 
 def test_the_leaderboard_shows_votes_and_teaches_when_there_are_none(workspace: Workspace) -> None:
