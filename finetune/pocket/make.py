@@ -1,7 +1,9 @@
 """Make pocket from its parts: vocabulary, swap, pretraining, instruction stage, bundle.
 
 `python -m finetune.pocket.make --data DIR` does all of it; a step whose result lies in the work folder is not done
-again, and a stage that was killed goes on from its checkpoint.
+again, and a stage that was killed goes on from its checkpoint. Vocabulary, swap and training loop are those of `versus
+tokenizer` and `versus pretrain`; what the commands do not have is pocket's own: text weighted by shard, heads taught to
+copy, and lessons mixed with text.
 """
 
 from __future__ import annotations
