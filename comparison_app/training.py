@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from haystack import Document
 
     from finetune.config import Recipe
+    from finetune.dataset import Context
     from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
     from rag.config import RagConfig
     from rag.refining import Search
-
-Passages = Callable[[Question], list[str]]
 
 
 def train_on_corpus(
@@ -79,14 +78,15 @@ def training_questions(corpus: Corpus, subset: str | None = None) -> list[Questi
     return questions
 
 
-def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Passages:
+def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callable[[Question], Context]:
     """Return the function that gives a question its passages: the gold one among what retrieval finds for it.
 
     This is the data of RAFT (Zhang et al. 2024, arXiv 2403.10131). The gold passage is withheld from a share of the
-    questions. A model of short context is trained on what it will be asked with: the best sentences of the chunks
-    found. Others get the gold chunk where retrieval ranks it (at a seeded place if it is not found), beside
-    `distractors` others.
+    questions, which then train the refusal; the others' answers quote it where `data.quotes` says so. A model of short
+    context is trained on what it will be asked with: the best sentences of the chunks found. Others get the gold chunk
+    where retrieval ranks it (at a seeded place if it is not found), beside `distractors` others.
     """
+    from finetune.dataset import Context
     from finetune.models import model_context
     from rag.prompts import passage_text
 
@@ -100,7 +100,10 @@ def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Passag
         shown = [[passage_text(chunk) for chunk in context.whole(recipe)] for context in contexts]
     else:
         shown = _excerpts(contexts, retriever, corpus.language, config)
-    by_id = {question.id: passages for question, passages in zip(questions, shown, strict=True)}
+    by_id = {
+        each.question.id: Context(tuple(passages), not each.withheld, each.quote if recipe.data.quotes else "")
+        for each, passages in zip(contexts, shown, strict=True)
+    }
     return lambda question: by_id[question.id]
 
 
@@ -112,6 +115,13 @@ class _Context:
     ranked: list[Document]
     others: list[Document]
     gold: Document | None
+    withheld: bool = False
+    """Whether there is a gold chunk that is not shown."""
+
+    @property
+    def quote(self) -> str:
+        """What of the gold chunk carries the answer, as plain words."""
+        return _evidence_text(self.gold, self.question) if self.gold is not None else ""
 
     def whole(self, recipe: Recipe) -> list[Document]:
         """Return the gold chunk among `distractors` others, or others alone."""
@@ -127,9 +137,9 @@ class _Context:
 def _context(recipe: Recipe, question: Question, ranked: list[Document], chunks: Sequence[Document]) -> _Context:
     """Find a question's gold chunk, and withhold it by the recipe's share."""
     gold = _gold(question, ranked, chunks)
-    withheld = gold is None or _chance(recipe, question).random() < recipe.data.without_gold
+    withheld = gold is not None and _chance(recipe, question).random() < recipe.data.without_gold
     others = [chunk for chunk in ranked if not _holds_evidence(chunk, question)]
-    return _Context(question, ranked, others, None if withheld else gold)
+    return _Context(question, ranked, others, None if withheld else gold, withheld)
 
 
 def _chance(recipe: Recipe, question: Question) -> random.Random:

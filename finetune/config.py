@@ -72,13 +72,15 @@ class DataSection:
     """Passages without the answer that stand beside the gold one."""
     without_gold: float = 0.0
     """Share of answerable questions whose gold passage is withheld."""
+    quotes: bool = False
+    """Train answers that quote: behind each, in quotation marks, the words of its passage that carry it."""
     unanswerable: float = 1.0
     """Share of the unanswerable questions that are trained; a small model that sees many declines what it could say."""
     closed_book_share: float = 0.0
     """Share of the questions that a context recipe also trains without any passage."""
 
     def __post_init__(self) -> None:
-        raft_only = self.without_gold != 0.0 or self.closed_book_share != 0.0
+        raft_only = self.without_gold != 0.0 or self.closed_book_share != 0.0 or self.quotes
         _refuse(
             _at_least("max_length", self.max_length, 16),
             _at_least("distractors", self.distractors, 0),
@@ -86,7 +88,9 @@ class DataSection:
             _between("without_gold", self.without_gold, 0, 1),
             _between("unanswerable", self.unanswerable, 0, 1),
             _between("closed_book_share", self.closed_book_share, 0, 1),
-            "without_gold and closed_book_share need context = true" if raft_only and not self.context else None,
+            "without_gold, quotes and closed_book_share need context = true"
+            if raft_only and not self.context
+            else None,
         )
 
 

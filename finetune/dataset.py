@@ -29,10 +29,14 @@ SHORT_ROW = 128
 
 @dataclass(frozen=True)
 class Context:
-    """The passages of a training prompt, in order, and whether they hold the answer; if not, the refusal is trained."""
+    """The passages of a training prompt, in order, and whether they hold the answer; if not, the refusal is trained.
+
+    `quote` is what of them carries the answer: it is trained behind it, in quotation marks.
+    """
 
     passages: tuple[str, ...]
     holds_answer: bool = True
+    quote: str = ""
 
 
 Passages = Callable[["Question"], "Sequence[str] | Context"]
@@ -108,7 +112,7 @@ def _fitting(
 def _example(question: Question, tokenizer: PreTrainedTokenizerBase, context: Context, language: str) -> Example:
     """Tokenise one question with its reply, whatever its length."""
     answered = question.answers and context.holds_answer
-    reply = question.answers[0] if answered else refusal(language)
+    reply = _quoting(question.answers[0], context.quote) if answered else refusal(language)
     prompt = (
         with_context(question.question, context.passages, language=language)
         if context.passages
@@ -116,6 +120,14 @@ def _example(question: Question, tokenizer: PreTrainedTokenizerBase, context: Co
     )
     ids, shared = encode_exchange(tokenizer, prompt, reply)
     return Example(question.id, tuple(ids), (IGNORED,) * shared + tuple(ids[shared:]))
+
+
+def _quoting(answer: str, quote: str) -> str:
+    """Return the answer with the quote that carries it; alone if it holds the quote's words already."""
+    words = " ".join(quote.split())
+    if not words or words.casefold() in " ".join(answer.split()).casefold():
+        return answer
+    return f"{answer} \N{LEFT DOUBLE QUOTATION MARK}{words}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 def data_hash(examples: Sequence[Example]) -> str:

@@ -27,6 +27,7 @@ def raft_context(
     seed: int = 0,
     count_tokens: Callable[[str], int] | None = None,
     budget: int | None = None,
+    quote: str = "",
 ) -> Context:
     """Return the passages of one question's training prompt, and whether they hold its answer.
 
@@ -34,7 +35,8 @@ def raft_context(
     finds, best first; both may share passages. A share `data.without_gold` of the answerable questions, chosen by
     `seed` and question id, gets no gold passage. The gold ones stay where the retriever put them; one that it missed
     is put at a random place. `data.distractors` others stand beside them, fewer if more than `budget` tokens as
-    `count_tokens` counts would be needed: the gold passages are kept first.
+    `count_tokens` counts would be needed: the gold passages are kept first. `quote` is what of them carries the answer;
+    it is trained with it where `data.quotes` says so.
     """
     chance = random.Random(f"{seed}:{question.id}")
     withheld = bool(gold) and chance.random() < data.without_gold
@@ -46,7 +48,7 @@ def raft_context(
     for passage in kept:
         if passage in chosen and passage not in order:
             order.insert(chance.randint(0, len(order)), passage)
-    return Context(tuple(order), holds_answer=bool(kept))
+    return Context(tuple(order), holds_answer=bool(kept), quote=quote if kept and data.quotes else "")
 
 
 def _within(

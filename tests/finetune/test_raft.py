@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.questions import Question
 from finetune.config import DataSection
-from finetune.dataset import build_examples
+from finetune.dataset import Context, build_examples
 from finetune.models import load_tokenizer
 from finetune.packing import IGNORED
 from finetune.raft import raft_context
@@ -64,3 +64,22 @@ def test_where_the_context_holds_nothing_the_refusal_is_trained(pocket_like: Pat
     example = build_examples([question], tokenizer, max_length=128, passages=lambda _: context)[0]
     trained = tokenizer.decode([token for token in example.labels if token != IGNORED])
     assert trained.strip() == "The documents do not say.<|end|>"
+
+
+def test_answers_quote_what_carries_them(pocket_like: Path) -> None:
+    """With `quotes` the words of the gold passage stand behind the answer; without it, or withheld, they do not."""
+    tokenizer = load_tokenizer(str(pocket_like))
+    question, passage = questions()[1], "The spare key lies under the left seat of the car."
+    for data, expected in (
+        (DataSection(context=True, quotes=True), f"Under the left seat. \u201c{passage}\u201d"),
+        (DataSection(context=True), "Under the left seat."),
+        (DataSection(context=True, quotes=True, without_gold=1.0), "The documents do not say."),
+    ):
+        context = raft_context(question, [passage], [passage, "far"], data, quote=passage)
+        (example,) = build_examples([question], tokenizer, max_length=128, passages=lambda _, c=context: c)  # type: ignore[misc]
+        reply = tokenizer.decode([token for token in example.labels if token != IGNORED])
+        assert reply.strip() == f"{expected}<|end|>"
+    whole = Context((passage,), quote=passage)
+    copied = Question("q", "Where is the key?", (passage,))
+    (example,) = build_examples([copied], tokenizer, max_length=128, passages=lambda _: whole)
+    assert tokenizer.decode([t for t in example.labels if t != IGNORED]).count("spare key") == 1
