@@ -11,7 +11,7 @@ from comparison_app.workspace import Workspace
 from data_prep.corpus import SPLITS, Corpus
 
 if TYPE_CHECKING:
-    from finetune.preferences import Preference
+    from finetune.preference_data import Preference
 
 FOLDER = "preferences"
 
@@ -23,7 +23,7 @@ def gather_preferences(workspace: Workspace, corpus: Corpus, name: str, data: Pa
     A prompt that is one of the corpus's questions, word for word, carries its id. Raises `ComparisonError` if no vote
     prefers an answer, `TrainingDataError` for a bad file.
     """
-    from finetune.preferences import read_preferences
+    from finetune.preference_data import read_preferences
 
     if data is None:
         votes = [vote for vote in read_votes(workspace.path / FILE_NAME) if vote.corpus == corpus.name]

@@ -7,10 +7,8 @@ the tokens of an answer (Rafailov et al. 2023, arXiv 2305.18290). The reference 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,16 +27,27 @@ from finetune.chat import encode_exchange
 from finetune.config import DpoSection, Recipe, preference_recipe_names
 from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
+from finetune.forgetting import MultipleChoice, multiple_choice_score
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_tokenizer, model_context
 from finetune.packing import IGNORED
+from finetune.preference_data import SHOWN_PROBLEMS, Preference
 from finetune.run_record import RunRecord, read_run_record
-from finetune.trainer import Clock, TrainingStep, make_schedule, shared_arguments, step_watcher
+from finetune.trainer import (
+    Clock,
+    TrainingStep,
+    make_schedule,
+    require_finite,
+    require_trackers,
+    shared_arguments,
+    step_watcher,
+)
 from finetune.training import (
     TrainingData,
     checkpoint_to_resume,
     load_for_training,
     make_record,
     readable_failures,
+    require_arithmetic,
     write_adapter,
 )
 
@@ -46,75 +55,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-KEYS = ("prompt", "chosen", "rejected")
-SHOWN_PROBLEMS = 5
 REFERENCE = "ref"
 """The name that trl gives to the copy of an adapter that is its reference."""
-
-
-@dataclass(frozen=True)
-class Preference:
-    """A prompt, the answer that was preferred and the one that was not.
-
-    `question_id` is the id of the corpus's question that the prompt is, where it is one: slices are recomputed from it.
-    """
-
-    prompt: str
-    chosen: str
-    rejected: str
-    question_id: str | None = None
-
-    def __post_init__(self) -> None:
-        empty = [key for key in KEYS if not getattr(self, key).strip()]
-        if empty:
-            raise TrainingDataError(f"{' and '.join(empty)} must not be empty")
-        if self.chosen.strip() == self.rejected.strip():
-            raise TrainingDataError("chosen and rejected are the same answer, which teaches nothing: take the line out")
-
-
-def read_preferences(path: Path, question_ids: Mapping[str, str] | None = None) -> list[Preference]:
-    """Read a JSONL file of objects with the texts `prompt`, `chosen` and `rejected`; a repeated line counts once.
-
-    `question_ids` maps a question's text to its id. Raises TrainingDataError that names the file and the lines.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise TrainingDataError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingDataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    found: dict[Preference, None] = {}
-    problems = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found[_preference(line, question_ids or {})] = None
-            except TrainingDataError as error:
-                problems.append(f"line {number}: {error}")
-    if problems:
-        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise TrainingDataError(f"{path}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
-    if not found:
-        raise TrainingDataError(f"{path}: it holds no preference; each line is {{{', '.join(KEYS)}}} as JSON")
-    return list(found)
-
-
-def _preference(line: str, question_ids: Mapping[str, str]) -> Preference:
-    """Decode one line; raises TrainingDataError without its number."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise TrainingDataError(f"no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise TrainingDataError(f"not an object with {', '.join(KEYS)}")
-    missing = [key for key in KEYS if key not in row]
-    if missing:
-        raise TrainingDataError(f"{' and '.join(missing)} missing")
-    wrong = [key for key in KEYS if not isinstance(row[key], str)]
-    if wrong:
-        raise TrainingDataError(f"{' and '.join(wrong)} must be text")
-    prompt, chosen, rejected = (row[key] for key in KEYS)
-    return Preference(prompt, chosen, rejected, question_ids.get(prompt.strip()))
 
 
 def train_preferences(
@@ -125,6 +67,7 @@ def train_preferences(
     start: Path | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
     resume: bool = False,
+    general: Sequence[MultipleChoice] = (),
     device: str | None = None,
 ) -> RunRecord:
     """Teach the preferences to the adapter in folder `start`, or to a fresh one, and write it to `output`.
@@ -132,11 +75,14 @@ def train_preferences(
     With `start` the adapter keeps its rank and its layers; `[lora]` counts only for a fresh one. The new run record
     holds the question ids of `start` and those of the preferences, and says in `preferences` how far the pairs' margins
     moved. `output` takes its content in one step at the end; with `resume` an interrupted
-    training goes on from its last whole checkpoint. Raises FinetuneError.
+    training goes on from its last whole checkpoint. `general` multiple-choice questions are asked before and after,
+    to see what is forgotten. Raises FinetuneError.
     """
     clock, started = Clock(recipe.optimisation.max_seconds), datetime.now(UTC)
     device = device or default_device()
     dpo = _settings(recipe)
+    require_trackers(recipe.tracking.report_to)
+    require_arithmetic(recipe, device)
     fingerprint = base_fingerprint(recipe.model.name)
     former = _start_record(start, recipe, fingerprint)
     tokenizer = load_tokenizer(recipe.model.name)
@@ -152,17 +98,30 @@ def train_preferences(
             if start is None
             else continue_lora(model, start, checkpointing=checkpointing)
         )
+        known = _general_share(adapted, tokenizer, general, recipe)
         before = margins(adapted, pairs, recipe.optimisation.batch_size)
         trainer = _make_trainer(adapted, tokenizer, recipe, dpo, preferences, scratch, device, clock, on_step)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        require_finite(adapted, trainer.state.global_step, scratch)
         after = margins(adapted.eval(), pairs, recipe.optimisation.batch_size)
+        kept = _general_share(adapted, tokenizer, general, recipe)
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     ids = (*(former.trained_ids if former else ()), *(p.question_id for p in preferences if p.question_id))
     told = {"start": start.name if start else None, **_moved(before, after)}
-    record = replace(record, trained_ids=tuple(dict.fromkeys(ids)), preferences=told)
-    write_adapter(adapted, record, output)
-    shutil.rmtree(scratch, ignore_errors=True)
+    forgetting = {"before": known, "after": kept, "questions": len(general)} if general else None
+    record = replace(record, trained_ids=tuple(dict.fromkeys(ids)), preferences=told, forgetting=forgetting)
+    write_adapter(adapted, record, output, scratch)
     return record
+
+
+def _general_share(
+    model: Any, tokenizer: PreTrainedTokenizerBase, general: Sequence[MultipleChoice], recipe: Recipe
+) -> float:
+    """Return the share of general questions that the model gets right; 0 where there are none."""
+    was_training, context = model.training, model_context(recipe.model.name)
+    share = multiple_choice_score(model.eval(), tokenizer, general, max_length=context) if general else 0.0
+    model.train(was_training)
+    return share
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from comparison_app.commands.train import live_loss
     from comparison_app.errors import ComparisonError
     from comparison_app.preferring import gather_preferences
+    from comparison_app.preparing import general_checks
     from finetune.config import load_recipe
     from finetune.preferences import train_preferences
 
@@ -62,7 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     preferences = gather_preferences(workspace, corpus, name, arguments.data)
     with live_loss(f"training {name}", quiet=arguments.json) as on_step:
         record = train_preferences(
-            recipe, preferences, workspace.adapters / name, start=start, on_step=on_step, resume=arguments.resume
+            recipe,
+            preferences,
+            workspace.adapters / name,
+            start=start,
+            on_step=on_step,
+            resume=arguments.resume,
+            general=general_checks(workspace, corpus.language),
         )
     _show(name, workspace.adapters / name, record, as_json=arguments.json)
     return 0

@@ -12,7 +12,9 @@ from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer, LocalModel
 from finetune.config import Recipe, load_recipe, preference_recipe_names, recipe_from_mapping, recipe_names
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
-from finetune.preferences import Preference, read_preferences, train_preferences
+from finetune.forgetting import MultipleChoice
+from finetune.preference_data import Preference, read_preferences
+from finetune.preferences import train_preferences
 from finetune.run_record import read_run_record
 from finetune.trainer import TrainingStep
 from finetune.training import train_adapter
@@ -54,8 +56,11 @@ def test_the_margin_of_the_trained_pairs_grows(
     """From an adapter, the chosen answers become likelier against the rejected; the record says from where and what."""
     steps: list[TrainingStep] = []
     output = tmp_path / "voted"
-    train_preferences(recipe(pocket_like, reference=reference), PAIRS, output, start=started, on_step=steps.append)
+    plan, general = recipe(pocket_like, reference=reference), [MultipleChoice("Is a tyre round?", ("Yes", "No"), 0)]
+    train_preferences(plan, PAIRS, output, start=started, on_step=steps.append, general=general)
     record = read_run_record(output)
+    assert record.forgetting is not None
+    assert record.forgetting["questions"] == 1
     assert record.preferences is not None
     assert record.preferences["margin_after"] > record.preferences["margin_before"] + 1
     assert record.preferences["grown"] == 1.0
