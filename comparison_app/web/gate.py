@@ -8,7 +8,8 @@ import time
 
 import streamlit as st
 
-from comparison_app.web import look
+from comparison_app.errors import ComparisonError
+from comparison_app.web import look, session
 
 PASSWORD = "VERSUS_APP_PASSWORD"
 LOGIN = "VERSUS_APP_LOGIN"
@@ -28,8 +29,17 @@ def _login() -> None:
         st.sidebar.button("Log out", on_click=st.logout)
         return
     look.page_title("Versus", "Log in to ask, vote and compare.")
-    st.button("Log in", type="primary", on_click=st.login)
+    st.button("Log in", type="primary", on_click=session.guarded(_to_provider))
     st.stop()
+
+
+def _to_provider() -> None:
+    from streamlit.errors import StreamlitAuthError
+
+    try:
+        st.login()
+    except StreamlitAuthError as error:
+        raise ComparisonError(f"the login cannot start: {error}") from error
 
 
 def _password(secret: str) -> None:

@@ -37,6 +37,9 @@ EXPLAINED = {
 }
 COLOURS = ("#2f6fde", "#d9622b", "#1f9d7a", "#a04fd0", "#c2912e", "#c73e6b", "#4c8f2f", "#5b6b8c")
 
+FAILED = "failed-click"
+"""Where in the session a callback leaves why it failed."""
+
 STYLE = Path(__file__).with_name("style.css")
 
 
@@ -53,9 +56,12 @@ def colour(arm: str, arms: Sequence[str]) -> str:
 
 
 def page_title(title: str, line: str) -> None:
-    """Show a page's title and, in one line, what it is for."""
+    """Show a page's title and, in one line, what it is for; below it why the last click failed, if it did."""
     st.title(title, anchor=False)
     html(Markup('<p class="v-line">{}</p>').format(line))
+    failed = st.session_state.pop(FAILED, None)
+    if failed:
+        mend(failed)
 
 
 def empty(title: str, *lines: str) -> None:
@@ -173,6 +179,7 @@ def _picture(picture: Picture) -> Markup:
 
 def _flowing(text: str) -> Markup:
     """Return markdown text escaped, with lines of one paragraph joined and headings in bold."""
+    text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"[picture: \1]", text)  # it stands below the text
     joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text.replace("**", ""))
     parts = re.split(r"(?m)^#{1,6}[ \t]+(.+)$\n*", joined)
     return Markup("").join(

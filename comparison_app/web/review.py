@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from comparison_app.errors import ComparisonError
 from comparison_app.library import is_editable
-from comparison_app.web import look
+from comparison_app.web import look, session
 from data_prep.corpus import Corpus
 from data_prep.drafts import drafts_path
 from data_prep.review import ReviewItem, decide, load_drafts, publish_facts
@@ -61,18 +61,18 @@ def draft(corpus: Corpus, item: ReviewItem) -> None:
             look.html(text.format(item.before, item.evidence, item.after))
         else:
             st.caption("A question that the documents should not answer has no evidence.")
-    row = st.container(horizontal=True)
+    row, decided = st.container(horizontal=True), session.guarded(decide)
     row.button(
         "Accept",
         type="primary",
         key=f"yes-{item.id}",
         shortcut="A",
-        on_click=decide,
+        on_click=decided,
         args=(corpus.path, item.id, "accept"),
     )
-    row.button("Reject", key=f"no-{item.id}", shortcut="X", on_click=decide, args=(corpus.path, item.id, "reject"))
+    row.button("Reject", key=f"no-{item.id}", shortcut="X", on_click=decided, args=(corpus.path, item.id, "reject"))
     if item.state:
-        row.button("Open again", key=f"open-{item.id}", on_click=decide, args=(corpus.path, item.id, "reopen"))
+        row.button("Open again", key=f"open-{item.id}", on_click=decided, args=(corpus.path, item.id, "reopen"))
     with st.expander("Edit"), st.form(f"edit-{item.id}"):
         wordings = st.text_area("Wordings, one a line", "\n".join(item.draft.wordings))
         given = st.text_area("Answers, one a line; none if it cannot be answered", "\n".join(item.draft.answers))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -19,6 +20,7 @@ from comparison_app.votes import FILE_NAME, VoteStore
 from comparison_app.web import look
 from comparison_app.workspace import Workspace
 from data_prep.corpus import SAMPLE_CORPUS, Corpus
+from data_prep.errors import VersusError
 from data_prep.listings import Listing, read_listings
 from data_prep.questions import Question
 
@@ -72,6 +74,21 @@ def jobs() -> Jobs:
 def votes() -> VoteStore:
     """Return the votes of the workspace."""
     return VoteStore(workspace().path / FILE_NAME)
+
+
+def guarded(action: Callable[..., object]) -> Callable[..., None]:
+    """Return a widget's callback that keeps what the user can mend for `look.page_title` to show.
+
+    Callbacks run before the page does, so that no page can catch what they raise.
+    """
+
+    def run(*arguments: object) -> None:
+        try:
+            action(*arguments)
+        except VersusError as error:
+            st.session_state[look.FAILED] = str(error)
+
+    return run
 
 
 def default_corpus() -> str:

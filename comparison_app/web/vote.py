@@ -42,10 +42,9 @@ def new_ballot(text: str, arms: list[str], corpus: Corpus) -> None:
 
 
 def cast(ballot: Ballot, outcome: str) -> None:
-    """Keep the vote; a second click on the same ballot changes nothing."""
+    """Keep the vote; a second click on the same ballot changes nothing, after a failure it can be cast again."""
     if ballot.outcome is not None:
         return
-    ballot.outcome = outcome
     a, b = ballot.asking.columns
     vote = Vote(
         ballot.asking.question.question,
@@ -56,6 +55,7 @@ def cast(ballot: Ballot, outcome: str) -> None:
         id=ballot.id,
     )
     session.votes().add(vote)
+    ballot.outcome = outcome
 
 
 def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
@@ -70,7 +70,8 @@ def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
             session.watch(ballot.asking, places, corpus, titles=titles)
         row = st.container(horizontal=True)
         for number, (outcome, words) in enumerate(OUTCOMES.items(), start=1):
-            row.button(words, key=f"vote-{outcome}", on_click=cast, args=(ballot, outcome), shortcut=str(number))
+            voted = session.guarded(cast)
+            row.button(words, key=f"vote-{outcome}", on_click=voted, args=(ballot, outcome), shortcut=str(number))
         st.caption("Keys 1 to 4 vote. Names, seconds and sources are shown after the vote.")
         return
     for number in (0, 1):

@@ -211,6 +211,41 @@ def test_the_leaderboard_shows_votes_and_teaches_when_there_are_none(workspace: 
     assert leaderboard(store.votes())[0].arm == "rag"
 
 
+@pytest.fixture
+def two_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two arms that quote, so that a ballot can be drawn."""
+    arms = "".join(f'[[arms]]\nname = "{name}"\nkind = "rag-extractive"\n' for name in ("quotes", "quotes-2"))
+    (tmp_path / "two.toml").write_text(f'name = "two"\ncorpus = "lamp"\n{arms}[arms.rag]\ntop_k = 2\n')
+    monkeypatch.setenv("VERSUS_EXPERIMENT", str(tmp_path / "two.toml"))
+
+
+def _ballot():  # type: ignore[no-untyped-def]
+    app = _open("vote")
+    app.text_input[0].set_value("What do I clean the shade with?")
+    return next(button for button in app.button if button.label == "Ask").click().run()
+
+
+@pytest.mark.usefixtures("two_arms")
+def test_a_vote_that_cannot_be_kept_is_said_and_can_be_cast_again(workspace: Workspace) -> None:
+    """With a damaged file the page names the file and shows no name of an arm; mended, the same ballot is voted on."""
+    path = workspace.path / FILE_NAME
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"no database " * 100)
+    try:
+        app = _ballot()
+        app.button(key="vote-a").click().run()
+        assert not app.exception
+        assert f"{FILE_NAME}: votes cannot be read or written" in app.error[0].value.replace("\\", "")
+        assert "quotes" not in _html(app)
+        path.unlink()
+        app.button(key="vote-a").click().run()
+        assert not app.exception and not app.error
+        assert "Your vote" in app.success[0].value
+        assert [vote.outcome for vote in VoteStore(path).votes()] == ["a"]
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def test_documents_are_read_searched_and_changed(workspace: Workspace) -> None:
     """Search shows each stage's score; what is saved is on disk."""
     app = _open("documents", document="cleaning")
@@ -301,6 +336,27 @@ def test_a_password_is_asked_for_and_a_wrong_one_refused(monkeypatch: pytest.Mon
     app.button[0].click().run()
     assert app.markdown[0].value == "inside"
     assert time.monotonic() - started > 0.4
+
+
+def test_a_login_that_is_not_set_up_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clicking it without secrets names what is missing, and nobody is let in."""
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("VERSUS_APP_LOGIN", "1")
+
+    def gated() -> None:
+        import streamlit as st
+
+        from comparison_app.web import gate
+
+        gate.pass_or_stop()
+        st.write("inside")
+
+    app = AppTest.from_function(gated, default_timeout=60).run()
+    app.button[0].click().run()
+    assert not app.exception
+    assert "the login cannot start" in app.error[0].value
+    assert not [item for item in app.markdown if "inside" in item.value]
 
 
 def test_two_runs_are_set_against_each_other_with_a_test(workspace: Workspace, tmp_path: Path) -> None:
