@@ -109,15 +109,18 @@ def answer(
 ) -> Markup:
     """Return one arm's card. `plain`: without seconds, tokens, charge and sources, as in a blind vote."""
     head = Markup("<h3>{} <small>{}</small></h3>").format(title, note)
-    parts = [head, _said(column, marks=not plain)]
+    parts = [head, _said(column, masked=plain)]
     if not plain and column.prediction is not None:
         parts += [_facts(column, charge), *(_source(number, item) for number, item in enumerate(sources, start=1))]
     return Markup('<article class="v-card" style="--arm:{}">{}</article>').format(shade, Markup("").join(parts))
 
 
-def _said(column: Column, *, marks: bool) -> Markup:
+def _said(column: Column, *, masked: bool) -> Markup:
+    """Return what was said so far. `masked`: nothing that tells who said it, so neither marks nor why it failed."""
     made = column.prediction
     if made is not None and made.error:
+        if masked:
+            return Markup('<div class="v-note bad" role="alert"><b>No answer.</b></div>')
         return Markup('<div class="v-note bad" role="alert"><b>No answer.</b> {}</div>').format(made.error[:600])
     if column.state == "waiting":
         lines = Markup("").join(Markup('<div class="v-wait" style="width:{}%"></div>').format(w) for w in (92, 78, 45))
@@ -127,7 +130,7 @@ def _said(column: Column, *, marks: bool) -> Markup:
     if made is not None and made.abstained:
         declined = Markup('<div class="v-note"><b>Declined:</b> it finds no answer.</div>')
     kind = " caret" if column.state == "writing" else ""
-    pieces = made.pieces if made is not None and marks else [(column.text.strip(), False)]
+    pieces = made.pieces if made is not None and not masked else [(column.text.strip(), False)]
     said = _marked(clipped(pieces, 20_000))
     text = Markup('<div class="v-answer{}" dir="auto">{}</div>').format(kind, said)
     return Markup("{}{}{}").format(declined, text, stopped)

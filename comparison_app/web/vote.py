@@ -72,7 +72,10 @@ def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
         for number, (outcome, words) in enumerate(OUTCOMES.items(), start=1):
             voted = session.guarded(cast)
             row.button(words, key=f"vote-{outcome}", on_click=voted, args=(ballot, outcome), shortcut=str(number))
-        st.caption("Keys 1 to 4 vote. Names, seconds and sources are shown after the vote.")
+        st.caption(
+            "Keys 1 to 4 vote. Names, seconds, sources and why there was no answer are shown after the vote; an arm "
+            "that gave none is judged like the others."
+        )
         return
     for number in (0, 1):
         session.show_column(places[number], ballot.asking, number, corpus)

@@ -18,7 +18,7 @@ from comparison_app.leaderboard import leaderboard
 from comparison_app.library import Library, copy_corpus, delete_document, write_document
 from comparison_app.predictions import Prediction, write_predictions
 from comparison_app.runner import open_run
-from comparison_app.votes import FILE_NAME, Vote, VoteStore
+from comparison_app.votes import FILE_NAME, Vote, VoteStore, preference_pairs
 from comparison_app.workspace import Workspace
 from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
@@ -242,6 +242,28 @@ def test_a_vote_that_cannot_be_kept_is_said_and_can_be_cast_again(workspace: Wor
         assert not app.exception and not app.error
         assert "Your vote" in app.success[0].value
         assert [vote.outcome for vote in VoteStore(path).votes()] == ["a"]
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_why_an_arm_failed_is_told_after_the_vote(workspace: Workspace, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Before it neither model nor address stands on the page; the vote counts as any other, but is no pair for DPO."""
+    (tmp_path / "two.toml").write_text(
+        'name = "two"\ncorpus = "lamp"\n[[arms]]\nname = "quotes"\nkind = "rag-extractive"\n[[arms]]\nname = "lost"\n'
+        'kind = "base"\nmodel = "secret-model"\nendpoint = "http://127.0.0.1:9/v1"\napi_key_env = "NO_SUCH_KEY"\n'
+    )
+    monkeypatch.setenv("VERSUS_EXPERIMENT", str(tmp_path / "two.toml"))
+    path = workspace.path / FILE_NAME
+    path.unlink(missing_ok=True)
+    try:
+        app = _ballot()
+        assert "<b>No answer.</b></div>" in _html(app)
+        assert not re.search("NO_SUCH_KEY|127.0.0.1|lost|secret-model|quotes", _html(app))
+        app.button(key="vote-a" if "No answer" in _html(app).partition("Answer B")[2] else "vote-b").click().run()
+        assert "NO_SUCH_KEY is not set" in _html(app) and "lost" in _html(app)
+        votes = VoteStore(path).votes()
+        assert len(leaderboard(votes)) == 2 and leaderboard(votes)[0].arm == "quotes"
+        assert preference_pairs(votes) == []
     finally:
         path.unlink(missing_ok=True)
 
