@@ -45,7 +45,7 @@ def summarise(
         "arms": arms,
         "primary_metric": evaluation.experiment.primary_metric,
         "pairs": [pair_row(pair) for pair in evaluation.pairs],
-        "verdict": verdict(evaluation, around.get("models"), costs),
+        "verdict": verdict(evaluation, around.get("models"), arms),
         "environment": around,
     }
 
@@ -93,7 +93,7 @@ def latency(
 ) -> dict[str, float | None]:
     """Return p50 and p95 of the seconds per answer, each a share of its batch, and what single questions took.
 
-    `alone`: `alone_p50` and `first_token_p50`, of questions asked one by one and streamed (`Run.probe`).
+    `alone`: `alone_p50`, `alone_p95` and `first_token_p50`, of questions asked one by one and streamed (`Run.probe`).
     """
     seconds = [prediction.seconds for prediction in predictions if prediction.error is None]
     first = [p.seconds_to_first_token for p in predictions if p.seconds_to_first_token is not None]

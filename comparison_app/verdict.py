@@ -15,9 +15,10 @@ from comparison_app.metrics.abstention import count_refusals
 from comparison_app.metrics.scoring import ABSTENTION
 from comparison_app.power import can_decide
 from comparison_app.statistics import (
-    ALPHA,
     FEWEST_CLUSTERS,
     PairedDifference,
+    holm,
+    is_decisive,
     mean_estimates,
     paired_differences,
 )
@@ -52,18 +53,23 @@ _KNOWN_SIZES = {"pocket": 14_000_000}
 
 @dataclass(frozen=True)
 class Standing:
-    """An arm's worth in the user's mix of questions, and how it stands to the best arm."""
+    """An arm's worth in the user's mix of questions, and how it stands to the best arm.
+
+    `adjusted_p` is Holm's over all arms but the best: which arm is the best was only seen in the same scores, so these
+    tests are exploratory.
+    """
 
     arm: str
     mean: float
     low: float | None
     high: float | None
     behind: PairedDifference | None
+    adjusted_p: float | None = None
 
     @property
     def apart(self) -> bool:
-        """Whether the best arm is really better: p under 0.05 and 0 outside the interval."""
-        return self.behind is not None and self.behind.p_value < ALPHA and self.behind.excludes_zero
+        """Whether the best arm is likely better: adjusted p under 0.05 and 0 outside the interval."""
+        return self.behind is not None and is_decisive(self.behind, self.adjusted_p)
 
 
 def standings(evaluation: Evaluation) -> list[Standing]:
@@ -76,6 +82,7 @@ def standings(evaluation: Evaluation) -> list[Standing]:
     order = sorted(range(len(worth)), key=lambda arm: -worth[arm].mean)
     best = np.repeat(credit[:, [order[0]]], len(order), axis=1)
     gaps = paired_differences(best, credit, clusters, weights=weights, seed=seed)
+    adjusted = dict(zip(order[1:], holm([gaps[arm].p_value for arm in order[1:]]), strict=True))
     return [
         Standing(
             evaluation.arms[arm],
@@ -83,6 +90,7 @@ def standings(evaluation: Evaluation) -> list[Standing]:
             worth[arm].low,
             worth[arm].high,
             None if arm == order[0] else gaps[arm],
+            adjusted.get(arm),
         )
         for arm in order
     ]
@@ -91,13 +99,14 @@ def standings(evaluation: Evaluation) -> list[Standing]:
 def verdict(
     evaluation: Evaluation,
     models: Mapping[str, Mapping[str, Any]] | None = None,
-    costs: Mapping[str, Mapping[str, Any]] | None = None,
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write the verdict.
 
-    `models`: base model -> what is known of it, "parameters" if its size is. `costs`: arm -> its "cost" in the summary.
+    `models`: base model -> what is known of it, "parameters" if its size is. `arms`: arm -> its "cost" and "latency" in
+    the summary.
     """
-    return " ".join([*findings(evaluation, models), recommendation(evaluation, costs)])
+    return " ".join([*findings(evaluation, models), recommendation(evaluation, arms)])
 
 
 def findings(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
@@ -282,29 +291,41 @@ def _caveats(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]]) ->
     return told
 
 
-def recommendation(evaluation: Evaluation, costs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """End in one recommendation, with its cost and freshness, and the arms that could not be told from it."""
-    ranked = standings(evaluation)
+def recommendation(evaluation: Evaluation, arms: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """End in one recommendation, with its cost and freshness, and the arms that could not be told from it.
+
+    `arms`: arm -> its "cost" and "latency" in the summary.
+    """
+    ranked, known = standings(evaluation), arms or {}
     best = ranked[0]
     mix = "your mix of slices" if evaluation.experiment.slice_weights else "questions like these"
     if best.mean <= 0:
         return "Recommendation: none; no arm answered anything right."
-    seconds = _typical_seconds(evaluation, best.arm)
-    cost = (costs or {}).get(best.arm)
+    cost = known.get(best.arm, {}).get("cost")
     text = (
         f"Recommendation for {mix}: {best.arm}, with {points(best.mean)} points a question (a right refusal earns "
-        f"100) in {_seconds(seconds)}{_price(cost)}; {_freshness(evaluation.experiment.arm(best.arm), cost)}."
+        f"100) in {_wait(evaluation, best.arm, known)}{_price(cost)}; "
+        f"{_freshness(evaluation.experiment.arm(best.arm), cost)}."
     )
+    tests = "exploratory tests of the best arm against each other one, adjusted for their number"
     near = [standing for standing in ranked[1:] if not standing.apart]
     if not near:
-        return text
-    names = [f"{item.arm} ({points(item.mean)}, {_seconds(_typical_seconds(evaluation, item.arm))})" for item in near]
-    return text + f" This run cannot tell it from {listed(names)}."
+        return text + (f" No other arm comes near it ({tests})." if len(ranked) > 1 else "")
+    names = [f"{item.arm} ({points(item.mean)}, {_wait(evaluation, item.arm, known)})" for item in near]
+    return text + f" This run cannot tell it from {listed(names)}: {tests}."
 
 
-def _typical_seconds(evaluation: Evaluation, arm: str) -> float:
-    """Return the median seconds of an arm's answers."""
-    return float(np.median([prediction.seconds for prediction in evaluation.predictions[arm]]))
+def _wait(evaluation: Evaluation, arm: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write how long one waits for an arm: the median of questions asked alone, else of shares of a batch, and says so.
+
+    In batches an answer takes a fraction of what a single user waits for it.
+    """
+    alone = known.get(arm, {}).get("latency", {}).get("alone_p50")
+    if alone is not None:
+        return _seconds(alone)
+    return (
+        f"{_seconds(float(np.median([prediction.seconds for prediction in evaluation.predictions[arm]])))} in batches"
+    )
 
 
 def _seconds(value: float) -> str:

@@ -98,7 +98,7 @@ def _costs(summary: Mapping[str, Any]) -> str:
     rows = []
     for arm, found in summary["arms"].items():
         seconds, cost = found["latency"], found["cost"]
-        times = [_two(seconds.get(key)) for key in ("p50", "p95", "first_token_p50")]
+        times = [_two(seconds.get(key)) for key in ("p50", "p95", "alone_p50", "alone_p95", "first_token_p50")]
         fresh = cost["hundred_documents"]
         money = [_two(cost["setup"]), _two(1000 * cost["per_question"])]
         right = None if cost["per_correct"] is None else 1000 * cost["per_correct"]
@@ -106,7 +106,16 @@ def _costs(summary: Mapping[str, Any]) -> str:
         rows.append([arm, *times, *money, _two(right), learnt, str(found["errors"])])
     currency = next((found["cost"]["currency"] for found in summary["arms"].values()), "")
     money = ["to set up", "1,000 answers", "1,000 right", "100 new documents"]
-    header = ["arm", "p50 s", "p95 s", "first word s", *(f"{name}, {currency}" for name in money), "errors"]
+    header = [
+        "arm",
+        "p50 s in batches",
+        "p95 s",
+        "p50 s alone",
+        "p95 s",
+        "first word s",
+        *(f"{name}, {currency}" for name in money),
+        "errors",
+    ]
     return _table(header, rows)
 
 

@@ -61,7 +61,8 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         evaluation=evaluation,
         style=Markup(_file("style.css")),
         findings=findings(evaluation, models),
-        recommendation=recommendation(evaluation, {arm: found["cost"] for arm, found in summary["arms"].items()}),
+        recommendation=recommendation(evaluation, summary["arms"]),
+        timed_alone=_timed_alone(summary),
         overview=_overview(evaluation, summary),
         charts=_charts(evaluation),
         tables=_tables(evaluation),
@@ -135,7 +136,7 @@ def _overview(evaluation: Evaluation, summary: Mapping[str, Any]) -> list[dict[s
                 "standing": standing,
                 "primary": span(evaluation.estimates.get((metric, OVERALL), {}).get(arm)),
                 "abstention": span(evaluation.estimates.get((ABSTENTION, OVERALL), {}).get(arm)),
-                "latency": summary["arms"][arm]["latency"],
+                "times": _times(summary, arm),
                 "errors": summary["arms"][arm]["errors"],
             }
         )
@@ -283,9 +284,21 @@ def _matrix_cell(found: Mapping[tuple[int, int], PairedDifference], row: int, co
     return text, "even"
 
 
+def _timed_alone(summary: Mapping[str, Any]) -> bool:
+    """Tell whether every arm was asked single questions: only then are those times set side by side."""
+    return all(arm["latency"].get("alone_p50") is not None for arm in summary["arms"].values())
+
+
+def _times(summary: Mapping[str, Any], arm: str) -> tuple[float | None, float | None]:
+    """Return the median and 95th percentile of an arm's seconds: asked alone if all arms were, else in batches."""
+    found, kind = summary["arms"][arm]["latency"], "alone_" if _timed_alone(summary) else ""
+    return found.get(f"{kind}p50"), found.get(f"{kind}p95")
+
+
 def _by_time(evaluation: Evaluation, summary: Mapping[str, Any]) -> Markup:
-    times = {arm: summary["arms"][arm]["latency"]["p50"] or 0.0 for arm in evaluation.arms}
-    return scatter("Quality against time", "median seconds per answer (log scale)", _spots(evaluation, times))
+    times = {arm: _times(summary, arm)[0] or 0.0 for arm in evaluation.arms}
+    way = "for a question asked alone" if _timed_alone(summary) else "per answer in batches"
+    return scatter("Quality against time", f"median seconds {way} (log scale)", _spots(evaluation, times))
 
 
 def _by_cost(evaluation: Evaluation, summary: Mapping[str, Any]) -> Markup:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from comparison_app.costs import ArmCost, SetupTimes, arm_cost, break_evens, learning
 from comparison_app.experiment import ArmSpec
 from comparison_app.predictions import Prediction
-from comparison_app.verdict import recommendation
+from comparison_app.verdict import recommendation, standings
 from tests.comparison_app.test_summary import PREDICTIONS, _evaluate
 
 TUNED = ArmSpec("t", "finetuned", adapter="a")
@@ -46,15 +49,26 @@ def test_break_evens_are_told_for_the_dearer_set_up() -> None:
 
 def test_the_recommendation_tells_cost_and_freshness() -> None:
     """With the run's own figures, and without them where there are none."""
-    costs = {
-        arm: {"per_question": 0.0005, "currency": "EUR", "setup": 2.5, "update_documents": 8, "update_seconds": 0.84}
+    cost = {"per_question": 0.0005, "currency": "EUR", "setup": 2.5, "update_documents": 8, "update_seconds": 0.84}
+    arms: dict[str, dict[str, Any]] = {
+        arm: {"cost": dict(cost), "latency": {"p50": 0.02, "p95": 0.04}}
         for arm in ("base", "finetuned", "rag", "finetuned-rag", "raft", "rag-extractive")
     }
-    text = recommendation(_evaluate(PREDICTIONS), costs)
+    text = recommendation(_evaluate(PREDICTIONS), arms)
     assert "0.5 EUR a thousand answers after 2.50 EUR to set it up" in text
     assert "by re-indexing, without training (8 documents took 0.84 s)" in text
     assert "EUR" not in recommendation(_evaluate(PREDICTIONS))
     trained = dict.fromkeys(("paraphrase", "trained-page", "unseen-page", "new-document", "unanswerable"), 0.0)
     tuned = _evaluate(PREDICTIONS, slice_weights=trained | {"trained": 1.0})
-    costs["finetuned"]["training_seconds"] = 150.0
-    assert "only by training (the last took 150 s)" in recommendation(tuned, costs)
+    arms["finetuned"]["cost"]["training_seconds"] = 150.0
+    assert "only by training (the last took 150 s)" in recommendation(tuned, arms)
+
+
+def test_the_recommendation_tells_what_one_user_waits() -> None:
+    """The time of questions asked alone where they were timed; a share of a batch only under its name."""
+    run = _evaluate(PREDICTIONS)
+    best = standings(run)[0].arm
+    timed = {best: {"cost": None, "latency": {"p50": 0.04, "p95": 0.06, "alone_p50": 0.27}}}
+    assert "(a right refusal earns 100) in 0.27 s;" in recommendation(run, timed)
+    untimed = {best: {"cost": None, "latency": {"p50": 0.04, "p95": 0.06, "alone_p50": None}}}
+    assert re.search(r"earns 100\) in [\d.]+ s in batches;", recommendation(run, untimed))

@@ -15,9 +15,9 @@ from comparison_app.evaluation import Evaluation, Pair, cluster_of, evaluate
 from comparison_app.experiment import ArmSpec, Comparison
 from comparison_app.metrics.scoring import METRICS
 from comparison_app.predictions import Prediction
-from comparison_app.statistics import PairedDifference, paired_difference
+from comparison_app.statistics import PairedDifference, holm, paired_difference
 from comparison_app.summary import read_summary, summarise, write_summary
-from comparison_app.verdict import standings, verdict
+from comparison_app.verdict import Standing, standings, verdict
 from data_prep.questions import SLICES, Question
 from tests.comparison_app.synthetic import (
     bag_of_words,
@@ -140,6 +140,17 @@ def test_every_figure_of_the_verdict_follows_from_the_scores(evaluation: Evaluat
     swapped = {"rag-extractive": "finetuned", "finetuned": "rag-extractive"}
     turned = [replace(p, arm=swapped.get(p.arm, p.arm)) for p in PREDICTIONS]
     assert "finetuned beats rag-extractive by 31 points (14 to 42)" in verdict(_evaluate(turned))
+
+
+def test_the_recommendation_adjusts_for_the_arms_that_it_was_picked_from(evaluation: Evaluation) -> None:
+    """The best arm was seen in the same scores: Holm over the others, and called exploratory."""
+    ranked = standings(evaluation)
+    raw = [standing.behind.p_value for standing in ranked[1:] if standing.behind is not None]
+    assert [standing.adjusted_p for standing in ranked] == [None, *holm(raw)]
+    behind = PairedDifference(0.08, 0.01, 0.15, 0.03, "exact", 204, 40)
+    assert Standing("a", 0.4, 0.3, 0.5, behind, 0.03).apart
+    assert not Standing("a", 0.4, 0.3, 0.5, behind, 0.06).apart
+    assert "exploratory tests of the best arm against each other one, adjusted for their number" in verdict(evaluation)
 
 
 def test_slice_weights_change_the_recommendation() -> None:
