@@ -3,7 +3,8 @@
     VERSUS_BENCH_DATA=… python benchmarks/conversion.py [--peers FOLDER] [--json]
 
 Main text: the annotated pages of `webpages/trafilatura` (what an extraction must keep and must drop). Structure: the
-pages of `webpages/fastapi`, whose markdown source is known. html2text and readability-lxml are not installed with
+pages of `webpages/fastapi`, whose markdown source is known, with Versus's profile for such sites and without.
+html2text and readability-lxml are not installed with
 Versus (html2text is GPL-3): `--peers` names a virtual environment that has them, and they run there as a process of
 their own; without it they are left out, and the table says so.
 """
@@ -62,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     data = Path(os.environ["VERSUS_BENCH_DATA"]) / "webpages"
     rows = main_text_rows(data / "trafilatura", options.peers)
-    structure = structure_row(data / "fastapi")
+    systems = {"by profile": versus, "no profile": versus_without_profile, "trafilatura": trafilatura_markdown}
+    structure = [{"system": name, **structure_row(data / "fastapi", system)} for name, system in systems.items()]
     if options.json:
         print(json.dumps({"main_text": rows, "structure": structure}, indent=2))
         return 0
-    for row in rows:
+    for row in rows + structure:
         print(row)
-    print(structure)
     return 0
 
 
@@ -98,6 +99,16 @@ def versus(data: bytes) -> str:
         return convert_html(decode(data), "page").markdown
     except DataError:
         return ""
+
+
+def versus_without_profile(data: bytes) -> str:
+    """Return Versus's markdown of a page of MkDocs from which the marks are taken that its profile knows it by."""
+    return versus(data.replace(b"md-content__inner", b"x").replace(b'content="mkdocs', b'content="x'))
+
+
+def trafilatura_markdown(data: bytes) -> str:
+    """Return trafilatura's markdown with formatting."""
+    return trafilatura_settings()["markdown with formatting"](data)
 
 
 def trafilatura_settings() -> dict[str, Extract]:
@@ -143,7 +154,7 @@ def words(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[*_`]|\\(?=[\W_])", "", text))
 
 
-def structure_row(folder: Path) -> dict[str, object]:
+def structure_row(folder: Path, system: Extract) -> dict[str, object]:
     """Return, for headings, code, tables and lists, the shares of the source's items found, and of ours in the source.
 
     The second leaves out pages of which the source holds only an order to generate text from code (`:::`).
@@ -154,7 +165,7 @@ def structure_row(folder: Path) -> dict[str, object]:
     for page in pages:
         data = (folder / page["html"]).read_bytes()
         begun = time.process_time()
-        ours = versus(data)
+        ours = system(data)
         seconds += time.process_time() - begun
         written = (folder / page["md"]).read_text(encoding="utf-8")
         generated = re.search(r"(?m)^::: ", written) is not None

@@ -31,7 +31,8 @@ _BLOCK_NAMES = (
     "h2 h3 h4 h5 h6 header hgroup hr html legend li main menu ol p pre section summary table tbody td tfoot th thead "
     "tr ul caption"
 )
-_BLOCKS = frozenset(_BLOCK_NAMES.split())
+BLOCK_TAGS = frozenset(_BLOCK_NAMES.split())
+"""Elements that are rendered as blocks of their own."""
 _ADMONITIONS = {
     "note": "Note", "info": "Info", "tip": "Tip", "hint": "Hint", "important": "Important", "warning": "Warning",
     "caution": "Caution", "danger": "Danger", "error": "Error", "attention": "Attention", "example": "Example",
@@ -75,9 +76,9 @@ def block(element: Element, context: Context, depth: int = 0) -> list[str]:
 
 def _is_block(element: Element) -> bool:
     """Tell whether an element is a block, or an inline one (a link, a span) that has blocks inside."""
-    if element.tag in _BLOCKS:
+    if element.tag in BLOCK_TAGS:
         return True
-    return any(inner.tag in _BLOCKS for inner in element.iterdescendants() if isinstance(inner.tag, str))
+    return any(inner.tag in BLOCK_TAGS for inner in element.iterdescendants() if isinstance(inner.tag, str))
 
 
 def _spaced(text: str | None) -> str:
@@ -298,7 +299,7 @@ def _rule(element: Element, context: Context, depth: int) -> list[str]:
 
 
 def _running(element: Element, context: Context, depth: int) -> list[str]:
-    if any(inner.tag in _BLOCKS for inner in element.iterdescendants() if isinstance(inner.tag, str)):
+    if any(inner.tag in BLOCK_TAGS for inner in element.iterdescendants() if isinstance(inner.tag, str)):
         return blocks(element, context, depth + 1)
     return _paragraphs(inline(element, context))
 

@@ -71,6 +71,8 @@ def inline(element: lxml_html.HtmlElement, context: Context, depth: int = 0) -> 
 
 def paragraph(text: str) -> str:
     """Return running text as a paragraph: spaces trimmed, and no line that markdown would take for structure."""
+    if not text or text.isspace():
+        return ""
     text = _AROUND_BREAK.sub("\n", _no_blank_runs(text)).strip()
     return _NUMBER_START.sub(r"\1\\\2", _LINE_START.sub(r"\1\\\2", text))
 

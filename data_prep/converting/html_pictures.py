@@ -36,7 +36,7 @@ def put_back_pictures(body: Element, tree: Element) -> None:
     waiting: list[tuple[Element | None, Element]] = []
     for element in tree.iter(*_PASSAGES, "img"):
         if element.tag == "img":
-            if _belongs(element) and (last is not None or _figure(element) is not None):
+            if belongs(element) and (last is not None or figure_of(element) is not None):
                 waiting.append((last, element))
         elif equal := passages.get(key("".join(element.itertext()))):
             last = equal.popleft()
@@ -72,7 +72,7 @@ def _plain_name(name: str) -> bool:
     return name in {"src", "alt", "title", "width", "height", "srcset"} or name.startswith("data-")
 
 
-def _belongs(image: Element) -> bool:
+def belongs(image: Element) -> bool:
     """Tell whether a picture can be one of the text: not in a frame, no icon, no link to another page."""
     for name in ("width", "height"):
         value = (image.get(name) or "").removesuffix("px")
@@ -86,12 +86,13 @@ def _belongs(image: Element) -> bool:
     return bool(image.get("src") or image.get("data-src") or image.get("srcset"))
 
 
-def _figure(image: Element) -> Element | None:
+def figure_of(image: Element) -> Element | None:
+    """Return the figure that a picture stands in, if any."""
     return next((element for element in _near(image) if element.tag == "figure"), None)
 
 
 def _caption(image: Element) -> str:
-    figure = _figure(image)
+    figure = figure_of(image)
     caption = figure.find(".//figcaption") if figure is not None else None
     return _SPACE.sub(" ", caption.text_content()).strip() if caption is not None else ""
 

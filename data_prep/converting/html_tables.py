@@ -36,6 +36,12 @@ def markdown_table(grid: list[list[str]]) -> str:
     return _markdown(grid, 1)
 
 
+def is_data(element: Element) -> bool:
+    """Tell whether a table holds data, and not the layout of a page."""
+    rows = _rows(element)
+    return bool(rows) and not _line_numbered(element) and not _is_layout(element, rows)
+
+
 def _rows(element: Element) -> list[list[Element]]:
     """Return the cells of a table row by row; tables inside its cells are not entered."""
     rows = []

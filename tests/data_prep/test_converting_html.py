@@ -201,3 +201,48 @@ def test_boxes_in_a_tree_that_trafilatura_made_are_converted() -> None:
 
     page = "<body><div class='note'><h4>Mind</h4>the <p>step.<a href='#x'>¶</a></p></div><p>On.</p></body>"
     assert blocks(etree.fromstring(page), Context()) == ["> **Mind:** the\n>\n> step.", "On."]
+
+
+VALVE = """<h1>Valve guide</h1><p>The valve closes the line between the tank and the house when frost comes, and opens
+again by itself once the air has been above four degrees for an hour.</p><h2 id="set">Setting the valve</h2>
+<p>Run <code>valve --set 4</code> on the panel; the new value is kept after a loss of power and shown in the first line
+of the display.</p><div class="note"><p>Only an electrician may open the housing of the drive.</p></div>
+<p>Turn the wheel to the left until it clicks, then write down the number that stands under the arrow.</p>
+<h2 id="terms">Terms</h2><dl><dt>Hysteresis</dt><dd>The difference between the temperatures of closing and of
+opening.</dd></dl><h2 id="codes">Codes</h2><table><tr><th>Code</th><th>Meaning</th></tr><tr><td>E1</td><td>Sensor
+broken</td></tr><tr><td>E2</td><td>Drive blocked</td></tr></table>
+<pre><code class="language-python">if frost:
+    valve.close()</code></pre><ol><li>Open the cover<ul><li>slowly</li></ul></li><li>Press the button</li></ol>
+<p>After any repair the valve must be opened and closed three times before the cover is put back on.</p>"""
+
+
+def framed(content: str, tag: str = "div") -> str:
+    """Return a page with a site's frame around its content, such as no profile fits."""
+    return f"""<html><head><title>Valve guide - Acme</title></head><body><header><a href="/">Acme</a></header>
+    <nav><ul><li><a href="x">Home</a></li><li><a href="y">Manuals</a></li></ul></nav>
+    <{tag} class="content">{content}</{tag}><footer>Copyright Acme 2026</footer></body></html>"""
+
+
+@pytest.mark.parametrize("tag", ["main", "div"])
+def test_the_structure_of_a_generic_page_is_kept(tag: str) -> None:
+    """Where no profile fits: code in its sentence and with its language, boxes, definitions, tables, lists, anchors."""
+    page = convert_html(framed(VALVE, tag), "x")
+    text = page.markdown
+    assert "\n\nRun `valve --set 4` on the panel; the new value is kept" in text
+    assert "\n> **Note:** Only an electrician may open the housing of the drive.\n" in text
+    assert "- **Hysteresis**: The difference between" in text
+    assert "| Code | Meaning |\n| --- | --- |\n| E1 | Sensor broken |\n| E2 | Drive blocked |\n" in text
+    assert "```python\nif frost:\n    valve.close()\n```\n" in text
+    assert "1. Open the cover\n   - slowly\n2. Press the button\n" in text
+    assert [name for _, name in page.anchors] == ["set", "terms", "codes"]
+    for gone in ("Home", "Manuals", "Copyright"):
+        assert gone not in text
+
+
+def test_a_short_page_keeps_its_structure() -> None:
+    """Of a page of a few lines its only main element is the document, however little a finder of text makes of it."""
+    content = "<h1>Bleeding</h1><p>Open the screw until water comes.</p><h2>Tools</h2><ul><li>a key</li><li>a cup</li>"
+    page = convert_html(framed(content + "</ul><h2 id=after>After</h2><p>Close the screw.</p>", "main"), "x")
+    wanted = "# Bleeding\n\nOpen the screw until water comes.\n\n## Tools\n\n- a key\n- a cup\n\n## After\n\n"
+    assert page.markdown == wanted + "Close the screw.\n"
+    assert [name for _, name in page.anchors] == ["after"]
