@@ -20,6 +20,7 @@ from data_prep.errors import VersusError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Service:
 def create_app(service: Service) -> FastAPI:
     """Return the application; nothing is loaded before the first question."""
     from fastapi import Depends, FastAPI, Header, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException as StarletteHTTPException
 
     from comparison_app.serve.chat import chat_routes
     from comparison_app.serve.documents import document_routes
+    from comparison_app.serve.limits import BodyLimit
 
     app = FastAPI(
         title="Versus",
@@ -63,6 +67,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(BodyLimit)
     started = time.time()
 
     def authorised(authorization: str | None = Header(default=None)) -> None:
@@ -75,9 +80,13 @@ def create_app(service: Service) -> FastAPI:
         missing = str(error).startswith(("no arm", "no corpus")) or "has no document" in str(error)
         return JSONResponse(schema.failure(str(error)), 404 if missing else 400)
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(schema.failure(str(error.detail)), error.status_code)
+    @app.exception_handler(StarletteHTTPException)  # of which FastAPI's is a kind; unknown routes raise this one
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse(schema.failure(str(error.detail)), error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse(schema.failure(_problems(error)), 400)
 
     @app.get("/health")
     def health() -> dict[str, Any]:
@@ -91,3 +100,14 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(chat_routes(service), prefix="/v1", dependencies=[Depends(authorised)])
     app.include_router(document_routes(service), prefix="/v1", dependencies=[Depends(authorised)])
     return app
+
+
+def _problems(error: RequestValidationError) -> str:
+    """Return in one line what is wrong with a request, and where in it."""
+    found = []
+    for item in error.errors():
+        if item["type"] == "json_invalid":
+            found.append(f"the body is not JSON ({item.get('ctx', {}).get('error', item['msg'])})")
+        else:
+            found.append(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}")
+    return "; ".join(found)

@@ -97,6 +97,46 @@ def test_requests_that_make_no_sense_are_refused_with_the_reason(client: httpx.C
     assert client.get("/health").json()["status"] == "ok"
 
 
+def test_every_refusal_has_the_shape_of_openais_errors(client: httpx.Client) -> None:
+    """Broken JSON, a body of another kind, missing fields, unknown routes and methods: a message, and where it is."""
+    headers = {"Content-Type": "application/json"}
+    for method, path, body, status, words in (
+        ("POST", "/v1/chat/completions", b'{"model": ', 400, "the body is not JSON"),
+        ("POST", "/v1/chat/completions", b"[1]", 400, "body: "),
+        ("PUT", "/v1/documents/x", b"{}", 400, "body.text: "),
+        ("GET", "/v1/search", b"", 400, "query.q: "),
+        ("GET", "/v1/nowhere", b"", 404, "Not Found"),
+        ("DELETE", "/v1/models", b"", 405, "Method Not Allowed"),
+    ):
+        reply = client.request(method, path, content=body, headers=headers)
+        assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error"), path
+        assert words in reply.json()["error"]["message"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: str, client: httpx.Client) -> None:
+    """What announces more than may come gets 413 at once; what announces nothing, as soon as more has come."""
+    import http.client
+
+    from comparison_app.serve.limits import LARGEST_FORM, LARGEST_JSON
+
+    for path, kind, size in (
+        ("/v1/documents?corpus=big", "multipart/form-data; boundary=x", LARGEST_FORM + 1),
+        ("/v1/chat/completions", "application/json", LARGEST_JSON + 1),
+    ):
+        connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=60)
+        connection.putrequest("POST", path)
+        for name, value in (("Authorization", f"Bearer {KEY}"), ("Content-Type", kind), ("Content-Length", str(size))):
+            connection.putheader(name, value)
+        connection.endheaders()
+        reply = connection.getresponse()
+        assert reply.status == 413 and b"MB; send less at once" in reply.read()
+        connection.close()
+    endless = iter([b'{"text": "'] + [b"x" * 1_000_000] * (LARGEST_JSON // 1_000_000 + 1))
+    reply = client.put("/v1/documents/big", content=endless, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 413 and "send less" in reply.json()["error"]["message"]
+    assert client.get("/health").json()["status"] == "ok"
+
+
 @pytest.mark.slow
 def test_a_lost_endpoint_is_an_error_and_not_the_end(client: httpx.Client) -> None:
     """The stream of an arm behind a dead address names the address and ends as streams do."""
