@@ -2,7 +2,8 @@
 
 Starts `versus app` on the sample manual with the arm `rag-extractive`, opens Streamlit's own web-socket once for each
 session, as a browser does, and asks question after question. A question's time runs from sending it to the message that
-brings the finished answer. Prints p50, p95, errors, and the app's memory at the beginning, the middle and the end.
+brings the finished answer. Prints p50, p95, errors, the app's memory at the beginning, the middle and the end, and the
+processor seconds that an answer took the app: these do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import tempfile
 import time
@@ -61,16 +63,27 @@ async def ask(socket: Any, question: str) -> None:
             return
 
 
-def memory(port: str) -> float:
-    """Return the resident megabytes of the process that listens on a port, found by its command line."""
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
+def process(port: str) -> Path:
+    """Return the folder in `/proc` of the process that listens on a port, found by its command line."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if f"--server.port={port}" in status.read_text():
-                lines = (status.parent / "status").read_text().splitlines()
-                return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+            if f"--server.port={port}" in command.read_text():
+                return command.parent
         except OSError:
             continue
-    return 0.0
+    raise RuntimeError(f"no app listens on port {port}")
+
+
+def memory(app: Path) -> float:
+    """Return a process's resident megabytes."""
+    lines = (app / "status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def processor_seconds(app: Path) -> float:
+    """Return what a process has used of the processors, its threads together."""
+    fields = (app / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def run(address: str, sessions: int, seconds: float) -> dict[str, Any]:
@@ -82,11 +95,12 @@ async def run(address: str, sessions: int, seconds: float) -> dict[str, Any]:
     times: list[float] = []
     errors: list[str] = []
     await session(address, questions, time.monotonic() + 1, -1, [], errors)
-    port, rss = address.rsplit(":", 1)[1], []
+    app, rss = process(address.rsplit(":", 1)[1]), []
+    used = processor_seconds(app)
     ends = time.monotonic() + seconds
     tasks = [asyncio.create_task(session(address, questions, ends, n, times, errors)) for n in range(sessions)]
     for _ in range(3):
-        rss.append(round(memory(port)))
+        rss.append(round(memory(app)))
         await asyncio.sleep(max(0.0, min(seconds / 2, ends - time.monotonic())))
     await asyncio.gather(*tasks)
     return {
@@ -97,7 +111,8 @@ async def run(address: str, sessions: int, seconds: float) -> dict[str, Any]:
         "first_error": errors[0] if errors else None,
         "p50": round(float(np.quantile(times, 0.5)), 3),
         "p95": round(float(np.quantile(times, 0.95)), 3),
-        "memory_mb": [*rss, round(memory(port))],
+        "processor_seconds_per_answer": round((processor_seconds(app) - used) / max(1, len(times)), 3),
+        "memory_mb": [*rss, round(memory(app))],
         "load_average": Path("/proc/loadavg").read_text().split()[0],
     }
 

@@ -98,6 +98,7 @@ def make_plan(
     """Plan a run of `experiment` over `questions`; `runs` is the folder of earlier runs, `difference` a share of 1."""
     earlier = earlier_summaries(runs, experiment)
     arms = tuple(_arm(spec, experiment, len(questions), earlier) for spec in experiment.arms)
+    parts: list[PlannedArm | PlannedTraining] = [*arms, *trainings]
     return Plan(
         experiment=experiment.name,
         questions=len(questions),
@@ -108,8 +109,8 @@ def make_plan(
             for item in experiment.comparisons
         ),
         arms=arms,
-        seconds=sum(part.seconds or 0.0 for part in (*arms, *trainings)),
-        cost=sum(part.cost or 0.0 for part in (*arms, *trainings)),
+        seconds=sum(part.seconds or 0.0 for part in parts),
+        cost=sum(part.cost or 0.0 for part in parts),
         currency=experiment.currency,
         unknown=(
             *(arm.arm for arm in arms if arm.seconds is None or arm.cost is None),

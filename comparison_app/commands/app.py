@@ -80,6 +80,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
 def _environment(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, str]:
     """Return what the pages read: workspace, corpus, arms, and who may come in."""
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(workspace.path.resolve())}
+    environment.setdefault("VERSUS_EMBEDDING_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))  # pages need the rest
     for name in ("VERSUS_APP_PASSWORD", "VERSUS_APP_LOGIN"):
         environment.pop(name, None)
     if arguments.corpus:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rag import embedding
-from rag.embedding import Embedder, bundled_folder
+from rag.embedding import THREADS, Embedder, bundled_folder
 from rag.errors import EmbeddingError
 
 _TEXTS = ["How do I change a wheel?", "The horn.", "", "Давление в шинах", "x" * 30_000]
@@ -106,3 +106,10 @@ def test_a_cache_that_cannot_be_made_is_one_clear_line(tmp_path: Path, monkeypat
     monkeypatch.setenv("VERSUS_CACHE", str(blocked))
     with pytest.raises(EmbeddingError, match="set VERSUS_CACHE"):
         Embedder().warm_up()
+
+
+def test_a_process_that_serves_many_sets_the_threads_of_its_embedders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment decides where nobody says otherwise; nonsense in it counts as nothing."""
+    for given, told, threads in (("1", None, 1), ("1", 3, 3), ("many", None, None), ("0", None, None)):
+        monkeypatch.setenv(THREADS, given)
+        assert Embedder(threads=told).threads == threads
