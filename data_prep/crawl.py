@@ -158,6 +158,9 @@ def take_pages(
                 _take(intake, frontier, converter, row, _name(row.url, prefix, names), tuple(profiles))
             elif row.state in {"failed", "skipped"}:
                 intake.skip(row.url, row.reason or row.state)
+        for row in frontier.rows("sitemap"):
+            if row.state in {"failed", "skipped"}:
+                intake.skip(row.url, f"the sitemap: {row.reason or row.state}")
         waiting = sum(row.state == "waiting" for row in pages)
         if waiting:
             intake.skip(f"{waiting} more pages of {prefix}", "wait: the page budget is spent; --pages raises it")

@@ -78,7 +78,8 @@ class FrontierSpider(scrapy.Spider):  # type: ignore[misc]
                 return
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
-                self._tell(self._asked_pages - len(self._busy), self._frontier.waiting(["page"]))
+                busy = sum(kind == "page" for kind in self._busy.values())
+                self._tell(max(self._asked_pages - busy, 0), self._frontier.waiting(["page"]))
             await asyncio.sleep(_PAUSE)
 
     def _open_kinds(self) -> list[str]:

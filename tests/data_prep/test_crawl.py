@@ -106,6 +106,29 @@ def test_a_sitemap_gives_the_pages_and_the_budget_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sitemap_that_cannot_be_read_is_told_with_its_reason(tmp_path: Path) -> None:
+    """One that is missing, one that is cut off in its packing; the pages of the others come in."""
+    import gzip
+
+    with site() as server:
+        maps = [f"{server.url}/{name}" for name in ("gone.xml", "cut.xml.gz", "s.xml.gz")]
+        index = "".join(f"<sitemap><loc>{url}</loc></sitemap>" for url in maps)
+        server.pages["/sitemap.xml"] = ("text/xml", f"<sitemapindex>{index}</sitemapindex>".encode())
+        server.pages["/cut.xml.gz"] = ("application/gzip", gzip.compress(b"<urlset>" + bytes(range(256)) * 40)[:-20])
+        told: list[tuple[int, int]] = []
+        config = _config(server, tmp_path / "c", "/sitemap.xml", prefix=f"{server.url}/docs/", max_depth=0)
+        crawl(config, lambda done, known: told.append((done, known)))
+        intake = Intake(tmp_path / "corpus")
+        take_pages(intake, config)
+        report = intake.finish("site", language="en")
+        assert sorted(report.added) == ["a", "deep"]
+        assert "the sitemap: HTTP 404" in report.skipped[maps[0]]
+        assert "the sitemap: " in report.skipped[maps[1]]
+        assert maps[2] not in report.skipped
+        assert all(done >= 0 and known >= done for done, known in told)
+
+
+@pytest.mark.slow
 def test_private_addresses_are_refused(tmp_path: Path) -> None:
     """Neither a number, in whatever notation, nor a name that resolves to this machine is asked."""
     from scrapy import Request
