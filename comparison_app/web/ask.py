@@ -14,20 +14,27 @@ from data_prep.corpus import Corpus
 
 
 def choose_arms(corpus: Corpus) -> list[str]:
-    """Show the arms, those of the address chosen at first, and return the choice in a fixed order."""
+    """Show the arms, those of the address chosen at first, and return the choice in a fixed order.
+
+    A choice other than the usual stands in the address at once.
+    """
     names = session.arm_names(corpus)
     wanted = [name for name in st.query_params.get("arms", "").split(",") if name in names]
     usual = [name for name in ("rag-extractive", "rag", "finetuned") if name in names] or names[:3]
-    chosen = st.pills(
+    key, again = f"arms-{corpus.name}-{'-'.join(names)}", st.session_state.pop("arms_again", ())
+    st.session_state[key] = [name for name in again if name in names] or st.session_state.get(key, wanted or usual)
+    picked = st.pills(
         "Arms",
         names,
         selection_mode="multi",
-        default=wanted or usual,
         format_func=lambda name: look.plain(look.label(name)),
-        key=f"arms-{corpus.name}-{'-'.join(names)}",
+        key=key,
         help="\n".join(f"- **{look.label(name)}**: {look.EXPLAINED[name]}" for name in names if name in look.EXPLAINED),
     )
-    return [name for name in names if name in chosen]
+    chosen = [name for name in names if name in picked]
+    if chosen != usual or "arms" in st.query_params:
+        st.query_params["arms"] = ",".join(chosen)
+    return chosen
 
 
 def choose_listing(corpus: Corpus) -> str | None:
@@ -103,6 +110,7 @@ def start(text: str, arms: list[str], corpus: Corpus, about: str | None) -> Aski
         look.warn(error)
         return None
     st.query_params.update(q=text, arms=",".join(arms), a=asking.id)
+    st.session_state["linked"] = text
     st.session_state.setdefault("history", []).insert(0, (asking.id, asking.question.question))
     del st.session_state["history"][20:]
     return asking
@@ -148,12 +156,28 @@ def history() -> None:
         return
     with st.expander(f"Asked before ({len(asked)})", icon=":material/history:"):
         for key, text in asked:
-            st.button(look.plain(text[:120]), key=f"again-{key}", type="tertiary", on_click=_again, args=(key, text))
+            st.button(look.plain(text[:120]), key=f"again-{key}", type="tertiary", on_click=_again, args=(key,))
 
 
-def _again(key: str, text: str) -> None:
-    st.query_params["a"] = key
-    st.session_state["question"] = text
+def _again(key: str) -> None:
+    """Go back to an answered question: its corpus, its arms, the listing that it was asked of."""
+    asking = session.desk().find(key)
+    if asking is None:
+        return
+    about = asking.question.about
+    st.query_params.update(a=key, q=asking.question.question, corpus=asking.corpus, arms=",".join(asking.arms))
+    st.session_state.update(
+        {"question": asking.question.question, "arms_again": asking.arms, f"about-{asking.corpus}": about}
+    )
+
+
+def answered(corpus: Corpus) -> Asking | None:
+    """Return the asking of the address; one that is gone, or was asked of another corpus, leaves the address."""
+    asking = session.desk().find(st.query_params.get("a", ""))
+    if asking is not None and asking.corpus == corpus.name:
+        return asking
+    st.query_params.pop("a", None)
+    return None
 
 
 def getting_ready(corpus: Corpus) -> None:
@@ -188,8 +212,10 @@ def main() -> None:
     if len(arms) > MOST_ARMS:
         st.warning(f"At most {MOST_ARMS} arms stand side by side; the first {MOST_ARMS} are asked.")
         arms = arms[:MOST_ARMS]
+    asking = answered(corpus)
     text = ask_bar(corpus, about)
-    asking = start(text, arms, corpus, about) if text is not None else session.desk().find(st.query_params.get("a", ""))
+    if text is not None:
+        asking = start(text, arms, corpus, about)
     if asking is not None:
         show(asking, corpus)
         history()

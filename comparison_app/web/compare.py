@@ -144,10 +144,18 @@ def browse(run: Path) -> None:
     arms = list(rows[0].cells) if rows else []
     slices = list(dict.fromkeys(row.slice for row in rows))
     one, two, three, four = st.columns([2, 2, 2, 1], vertical_alignment="bottom")
-    picked = one.multiselect("Slices", slices, placeholder="all")
-    winner = two.selectbox("Who won", [*arms, TIE, NOBODY], index=None, placeholder="anybody", format_func=look.label)
-    text = three.text_input("Words in the question")
-    errors = four.checkbox("Errors only")
+    picked = one.multiselect("Slices", slices, placeholder="all", key="slices", bind="query-params")
+    winner = two.selectbox(
+        "Who won",
+        [*arms, TIE, NOBODY],
+        index=None,
+        placeholder="anybody",
+        format_func=look.label,
+        key="won",
+        bind="query-params",
+    )
+    text = three.text_input("Words in the question", key="words", bind="query-params")
+    errors = four.checkbox("Errors only", key="errors", bind="query-params")
     found = chosen(rows, slices=picked, winner=winner, errors=errors, text=text)
     st.caption(f"{len(found):,} of {len(rows):,} questions")
     if not found:
@@ -173,7 +181,8 @@ def question(row: Row, arms: list[str]) -> None:
 
 def against(run: Path, others: list[str]) -> None:
     """Show what changed from another run to this one."""
-    other = st.selectbox("Earlier run", [name for name in others if name != run.name], index=None, placeholder="choose")
+    earlier = [name for name in others if name != run.name]
+    other = st.selectbox("Earlier run", earlier, index=None, placeholder="choose", key="against", bind="query-params")
     if not other:
         look.empty("Two runs side by side", "Choose the run to compare with: shared arms are set against each other.")
         return

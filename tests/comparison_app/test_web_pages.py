@@ -79,6 +79,44 @@ def test_a_question_in_the_address_is_asked_and_kept_there() -> None:
     assert {"Markdown", "CSV", "JSON"} <= {button.label for button in app.get("download_button")}
 
 
+def test_an_address_whose_answers_are_gone_asks_again() -> None:
+    """After a restart the id in the address is unknown: the question is asked anew, once, under a new id."""
+    app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive", a="long-gone")
+    assert not app.exception
+    assert "damp cloth" in _html(app)
+    found = _param(app, "a")
+    assert found != "long-gone"
+    assert _param(app.run(), "a") == found
+
+
+def test_an_answer_is_never_shown_under_another_corpus(workspace: Workspace) -> None:
+    """Choosing another corpus takes the answer away and asks nothing; the history brings it back, corpus and all."""
+    copy_corpus(workspace.corpus("lamp"), "lamp-other", workspace)
+    app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive")
+    first = _param(app, "a")
+    app.text_input(key="question").set_value("How many brightness levels are there?")
+    next(button for button in app.button if button.label == "Ask").click().run()
+    app.selectbox[0].select("lamp-other").run()
+    assert not app.exception
+    assert "a" not in app.query_params and "v-card" not in _html(app)
+    app.text_input(key="question").set_value("What gives a red light?")
+    next(button for button in app.button if button.label == "Ask").click().run()
+    assert "<mark>" in _html(app)
+    next(button for button in app.button if button.key == f"again-{first}").click().run()
+    assert not app.exception
+    assert app.selectbox[0].value == "lamp"
+    assert _param(app, "a") == first and "damp cloth" in _html(app)
+
+
+def test_a_choice_of_arms_stands_in_the_address_before_it_is_asked() -> None:
+    """The address can be shared as it is; the usual choice needs no words in it."""
+    app = _open("ask")
+    assert "arms" not in app.query_params
+    app.button_group[0].set_value(["base"]).run()
+    assert not app.exception
+    assert _param(app, "arms") == "base"
+
+
 def test_an_answer_shows_what_nothing_supports_and_pictures_beside_their_source(tmp_path: Path) -> None:
     """Unsupported sentences are marked, all text is escaped; a blind vote shows neither marks nor sources."""
     from comparison_app.asking import Column
