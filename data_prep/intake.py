@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 from data_prep.atomic import write_bytes, write_text
 from data_prep.converting.result import Converted, relinked
@@ -123,7 +125,7 @@ class Intake:
         if name in self._entries:
             self.skip(source, f"would take the id {name!r} of {self._entries[name].source}; rename one of them")
             return
-        document = self._with_pictures(document, picture)
+        document = self._with_pictures(document, source, picture)
         digest = hashlib.sha256(document.markdown.encode("utf-8")).hexdigest()
         old, path = self._known.get(name), self.path / "documents" / f"{name}.md"
         entry = ManifestEntry(
@@ -147,17 +149,26 @@ class Intake:
             write_text(path, document.markdown)
         self._entries[name] = entry
 
-    def _with_pictures(self, document: Converted, picture: PictureOf) -> Converted:
-        """Store the pictures that a document links to in `assets/`, and point the links there."""
+    def _with_pictures(self, document: Converted, source: str, picture: PictureOf) -> Converted:
+        """Store the pictures that a document links to in `assets/`, and point the links there.
+
+        A link that leads out of the sources loses its target, and a note says how many did.
+        """
+        left: list[str] = []
         inside = {f"embedded:{kept.name}": kept for kept in document.pictures}
 
         def target_of(target: str) -> str | None:
             if (kept := inside.get(target)) is not None:
                 return self._store(kept.name, kept.data)
             found = None if target.startswith("embedded:") else picture(target)
+            if found is None and _leaves(source, target):
+                left.append(target)
+                return ""
             return None if found is None else self._store(*found)
 
-        return relinked(document, target_of)
+        document = relinked(document, target_of)
+        note = f"{len(left)} picture links that leave the folder lost their target: {left[0]}" if left else ""
+        return replace(document, notes=(*document.notes, note)) if left else document
 
     def _store(self, name: str, data: bytes) -> str | None:
         suffix = Path(name).suffix.lower()
@@ -169,6 +180,14 @@ class Intake:
         if not (self.path / "assets" / stored).exists():
             write_bytes(self.path / "assets" / stored, data)
         return f"../assets/{stored}"
+
+
+def _leaves(source: str, target: str) -> bool:
+    """Tell whether a link that stands in the file `source` (its path under the folder) leads out of that folder."""
+    path = unquote(target).replace("\\", "/")
+    if not path or "://" in source or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:|//|#", path):
+        return path.lower().startswith("file:")
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), path)).startswith(("..", "/"))
 
 
 def document_id(relative_path: str) -> str:

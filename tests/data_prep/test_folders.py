@@ -70,6 +70,22 @@ def test_a_link_that_leaves_the_folder_is_not_followed(folder: Path, tmp_path: P
     assert not (tmp_path / "corpus" / "assets").exists()
 
 
+def test_a_picture_link_that_leaves_the_folder_loses_its_target_and_is_counted(tmp_path: Path) -> None:
+    """In markdown and in HTML; its words stay, and links within the folder and to the web do."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.md").write_text(
+        "# A\n\n![pump](../../../etc/x.png) ![out](/etc/y.png) ![in](../gone.png) ![web](https://x.example/z.png)\n"
+    )
+    (folder / "b.html").write_text('<html><body><h1>B</h1><p>Text.</p><img src="../../x.png" alt="pump"></body></html>')
+    report = scrape_files([folder], tmp_path / "corpus")
+    text = (tmp_path / "corpus" / "documents" / "sub__a.md").read_text()
+    assert "![pump]() ![out]() ![in](../gone.png) ![web](https://x.example/z.png)" in text
+    assert "![pump]()" in (tmp_path / "corpus" / "documents" / "b.md").read_text()
+    assert report.notes["sub__a"] == ["2 picture links that leave the folder lost their target: ../../../etc/x.png"]
+    assert report.notes["b"] == ["1 picture links that leave the folder lost their target: ../../x.png"]
+
+
 def test_nothing_to_read_is_an_error_that_says_why(tmp_path: Path) -> None:
     """A missing folder and one without text are told apart."""
     with pytest.raises(CorpusError, match="does not exist"):
