@@ -113,9 +113,14 @@ def ask(corpus: Corpus) -> None:
         )
 
 
-def board() -> None:
-    """Show the leaderboard, and the votes to take along."""
-    votes = session.votes().votes()
+def board(corpus: Corpus) -> None:
+    """Show the leaderboard of one corpus, or of all, and the votes to take along."""
+    cast_here = session.votes().votes()
+    everything = st.toggle("Votes on all corpora", key="all", bind="query-params")
+    votes = [vote for vote in cast_here if everything or vote.corpus == corpus.name]
+    if cast_here and not votes:
+        look.empty(f"No votes on {corpus.name} yet", f"{len(cast_here)} were cast on other corpora; show them above.")
+        return
     if not votes:
         look.empty("No votes yet", "Each vote moves the ranking; about 200 tell apart two arms that win 60 to 40.")
         return
@@ -129,7 +134,7 @@ def board() -> None:
     row.download_button(
         f"Preference pairs for DPO ({len(pairs)})",
         preferences_jsonl(votes),
-        "preferences.jsonl",
+        "preferences.jsonl" if everything else f"preferences-{corpus.name}.jsonl",
         "application/jsonl",
         icon=":material/download:",
         on_click="ignore",
@@ -139,13 +144,14 @@ def board() -> None:
             vote.when[:16].replace("T", " "),
             look.label(vote.arms[0]),
             look.label(vote.arms[1]),
+            vote.corpus,
             OUTCOMES[vote.outcome],
             vote.question,
         )
         for vote in reversed(votes[-20:])
     ]
     with st.expander(f"Latest votes (of {len(votes)})"):
-        look.table(("when", "A", "B", "outcome", "question"), recent, wide=[4])
+        look.table(("when", "A", "B", "corpus", "outcome", "question"), recent, wide=[5])
 
 
 def main() -> None:
@@ -159,7 +165,7 @@ def main() -> None:
     tab = what.segmented_control("Show", tabs, default=wanted if wanted in tabs else tabs[0], required=True)
     st.query_params["tab"] = str(tab)
     if tab == "Leaderboard":
-        board()
+        board(corpus)
     else:
         ask(corpus)
 

@@ -242,11 +242,34 @@ def test_the_leaderboard_shows_votes_and_teaches_when_there_are_none(workspace: 
     assert "No votes yet" in _html(_open("vote", tab="Leaderboard"))
     store = VoteStore(workspace.path / FILE_NAME)
     for number in range(12):
-        store.add(Vote(f"<b>q{number}</b>", ("rag", "base"), "a", answers=("yes", "no"), id=str(number)))
+        cast = Vote(f"<b>q{number}</b>", ("rag", "base"), "a", answers=("yes", "no"), corpus="lamp", id=str(number))
+        store.add(cast)
     app = _open("vote", tab="Leaderboard")
     assert "1. RAG" in _html(app)
     assert "<b>q1</b>" not in _html(app)
     assert leaderboard(store.votes())[0].arm == "rag"
+
+
+def test_votes_are_ranked_and_exported_by_corpus_unless_all_are_asked_for(workspace: Workspace) -> None:
+    """The same arm on another corpus is another system: its votes stand apart, and say where they were cast."""
+    store = VoteStore(workspace.path / FILE_NAME)
+    store.path.unlink(missing_ok=True)
+    for number, (corpus, outcome) in enumerate(
+        [("lamp", "a"), ("lamp", "a"), ("kettle", "b"), ("kettle", "b"), ("kettle", "b")]
+    ):
+        store.add(Vote(f"q{number}", ("rag", "base"), outcome, answers=("yes", "no"), corpus=corpus, id=f"c{number}"))
+    try:
+        app = _open("vote", tab="Leaderboard")
+        assert "1. RAG" in _html(app) and "kettle" not in _html(app)
+        assert "(2)" in app.get("download_button")[0].label
+        app.toggle(key="all").set_value(True).run()
+        assert not app.exception
+        assert "1. Base model" in _html(app) and "<td>kettle</td>" in _html(app)
+        assert "(5)" in app.get("download_button")[0].label
+        copy_corpus(workspace.corpus("lamp"), "lamp-voteless", workspace)
+        assert "No votes on lamp-voteless yet" in _html(_open("vote", tab="Leaderboard", corpus="lamp-voteless"))
+    finally:
+        store.path.unlink(missing_ok=True)
 
 
 @pytest.fixture
