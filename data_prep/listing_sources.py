@@ -13,7 +13,7 @@ from data_prep.convert import HTML_SUFFIXES, Converted, Source
 from data_prep.converting.charsets import decode, is_text
 from data_prep.converting.guarded import GuardedConverter
 from data_prep.errors import CorpusError, DataError
-from data_prep.intake import Intake
+from data_prep.intake import PICTURE_SUFFIXES, Intake
 from data_prep.listing_records import group_variants, listing_of_row, unique_ids
 from data_prep.listings import Listing, listing_markdown, read_listings, write_listings
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FEED_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
 MAX_FEED_BYTES = 300_000_000
 _LONGEST_FIELD = 1_000_000
+_MOST_SPOILED = 50
+"""How often a feed is read again behind a quote that is never closed; each time costs all of what follows."""
 _LISTS = ("products", "items", "listings", "offers", "ads", "data", "results")
 
 
@@ -36,7 +38,7 @@ def take_listing_files(
     """
     found: list[tuple[str, Listing]] = []
     with GuardedConverter() as converter:
-        for path, name in _files(sources):
+        for path, name in _files(sources, intake):
             try:
                 found += _of_file(path, name, converter, intake, language)
             except DataError as error:
@@ -91,22 +93,49 @@ def feed_rows(data: bytes, suffix: str) -> Iterator[tuple[int, dict[str, Any] | 
 
 
 def _csv_rows(text: str, delimiter: str | None) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or _delimiter(text))
+    """Yield the rows of a CSV; a quote that is never closed costs its own line alone, which is told."""
+    delimiter = delimiter or _delimiter(text)
     header: list[str] = []
+    for number, row in _csv_records(io.StringIO(text, newline="").readlines(), delimiter):
+        if isinstance(row, DataError):
+            yield number, row
+        elif not header:
+            header = [name.strip() for name in row]
+        elif any(cell.strip() for cell in row):
+            ragged = DataError(f"has {len(row)} fields, the header has {len(header)}")
+            yield number, dict(zip(header, row, strict=True)) if len(row) == len(header) else ragged
+
+
+def _csv_records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | DataError]]:
+    """Yield the records with the number of their last line; reading goes on behind a line that spoils what follows."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader, begin, spoiled = csv.reader(lines, delimiter=delimiter), 0, 0
     while True:
+        last = begin + reader.line_num
+        row: list[str] | None = None
+        reason = "a quote that is opened in it is never closed"
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, DataError(f"not a row: {error}")
+            reason = f"not a row: {error}"
+        end = begin + reader.line_num
+        if row is not None and (spoiled >= _MOST_SPOILED or not _unclosed(lines, last, end, delimiter)):
+            yield end, row
             continue
-        if not header:
-            header = [name.strip() for name in row]
-        elif any(cell.strip() for cell in row):
-            ragged = DataError(f"has {len(row)} fields, the header has {len(header)}")
-            yield reader.line_num, dict(zip(header, row, strict=True)) if len(row) == len(header) else ragged
+        yield last + 1, DataError(reason)
+        if end > last + 1 and spoiled < _MOST_SPOILED:
+            begin, spoiled = last + 1, spoiled + 1
+            reader = csv.reader(lines[begin:], delimiter=delimiter)
+
+
+def _unclosed(lines: list[str], first: int, end: int, delimiter: str) -> bool:
+    """Tell whether the record of `lines[first:end]` reached the end of the feed inside a quote."""
+    if end < len(lines) or (end == first + 1 and '"' not in lines[first]):
+        return False
+    *_, row = csv.reader([*lines[first : end - 1], lines[end - 1].rstrip("\r\n") + "\n", "end"], delimiter=delimiter)
+    return row != ["end"]
 
 
 def _delimiter(text: str) -> str:
@@ -133,17 +162,30 @@ def _json_line(line: str) -> dict[str, Any] | DataError:
     return row if isinstance(row, dict) else DataError("is no object")
 
 
-def _files(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    wanted = FEED_SUFFIXES | HTML_SUFFIXES
+def _files(sources: Sequence[Path], intake: Intake) -> Iterator[tuple[Path, str]]:
     for source in sources:
         if source.is_dir():
-            inside = (path for path in sorted(source.rglob("*")) if path.is_file() and path.suffix.lower() in wanted)
-            kept = (path for path in inside if path.resolve().is_relative_to(source.resolve()))
-            yield from ((path, path.relative_to(source).as_posix()) for path in kept)
+            yield from _folder(source, intake)
         elif source.is_file():
             yield source, source.name
         else:
             raise CorpusError(f"{source} does not exist; give a feed, a saved page or a folder of them")
+
+
+def _folder(folder: Path, intake: Intake) -> Iterator[tuple[Path, str]]:
+    """Yield a folder's feeds and pages; what is passed over is told, hidden files and pictures apart."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or any(part.startswith(".") for part in name.split("/")):
+            continue
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            continue
+        if path.suffix.lower() not in FEED_SUFFIXES | HTML_SUFFIXES:
+            intake.skip(name, f"files of kind {path.suffix or 'without ending'} are no listing feeds")
+        elif not path.resolve().is_relative_to(folder.resolve()):
+            intake.skip(name, "is a link that leaves the folder")
+        else:
+            yield path, name
 
 
 def _of_file(

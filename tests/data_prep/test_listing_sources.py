@@ -12,7 +12,7 @@ from data_prep.errors import DataError
 from data_prep.intake import Intake, ScrapeReport
 from data_prep.listing_pages import rows_of_page
 from data_prep.listing_records import attributes_of, group_variants, listing_of_row, parse_price
-from data_prep.listing_sources import take_listing_files, without_personal_data
+from data_prep.listing_sources import feed_rows, take_listing_files, without_personal_data
 from data_prep.listings import Listing, read_listings
 
 PRODUCT = {
@@ -53,6 +53,39 @@ def test_feeds_become_records_and_documents(tmp_path: Path) -> None:
     texts = load_corpus(tmp_path / "corpus").texts().values()
     assert len(texts) == 2
     assert not any("<" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("feed", "wanted"),
+    [
+        ('1,Lamp,"never closed\n2,Desk,fine\n3,Bed,good\n', [(2, None), (3, "Desk"), (4, "Bed")]),
+        ('1,Lamp,"two\nlines"\n2,Desk,"also, closed"\n', [(3, "Lamp"), (4, "Desk")]),
+        ('1,Lamp,a\n2,Desk,"open', [(2, "Lamp"), (3, None)]),
+        ('1,Lamp,"a" b\n2,"Desk"s,"x"', [(2, "Lamp"), (3, "Desks")]),
+        ('1,Lamp,"open\n' + "2,Desk,fine\n" * 100_000, [(2, None)] + [(n, "Desk") for n in range(3, 100_003)]),
+    ],
+)
+def test_a_quote_that_is_never_closed_costs_its_line_alone(feed: str, wanted: list[tuple[int, str | None]]) -> None:
+    """The rows behind it are read; a quote over several lines and a sloppy one are none of these."""
+    rows = list(feed_rows(f"id,title,description\n{feed}".encode(), ".csv"))
+    assert [(line, None if isinstance(row, DataError) else row["title"]) for line, row in rows] == wanted
+
+
+def test_files_in_a_folder_of_listings_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """Another kind of file, and a link out of the folder; pictures are left without a word."""
+    feeds = tmp_path / "feeds"
+    feeds.mkdir()
+    (tmp_path / "out.csv").write_text("id,title\n9,Outside\n")
+    (feeds / "out.csv").symlink_to(tmp_path / "out.csv")
+    (feeds / "notes.txt").write_text("notes")
+    (feeds / "p.png").write_bytes(b"x")
+    (feeds / "in.csv").write_text("id,title\n1,Inside\n")
+    report, listings = _scraped(feeds, tmp_path / "corpus")
+    assert list(listings) == ["1"]
+    assert report.skipped == {
+        "notes.txt": "files of kind .txt are no listing feeds",
+        "out.csv": "is a link that leaves the folder",
+    }
 
 
 @pytest.mark.slow
