@@ -6,16 +6,16 @@ what an adapter was trained on stops the run before anything is asked.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.arms import ArmFactory
 from comparison_app.console import Progress
-from comparison_app.directions import directions, forgetting_rows, wordings_trained
+from comparison_app.directions import directions, forgetting_rows
 from comparison_app.errors import ComparisonError
 from comparison_app.evaluation import Evaluation, evaluate
 from comparison_app.experiment import Experiment, draw_sample, load_experiment
@@ -23,6 +23,7 @@ from comparison_app.index_times import ArmIndexes, updated
 from comparison_app.judging.run import CACHE, judge_run, judged_part
 from comparison_app.judging.settings import JudgeSettings
 from comparison_app.metrics.scoring import DocumentTexts
+from comparison_app.provenance import provenance
 from comparison_app.replies import ReplyJournal
 from comparison_app.runner import Run, RunProgress, open_run, read_record, read_run
 from comparison_app.workspace import Workspace
@@ -92,7 +93,8 @@ class Comparison:
         """
         hooks = hooks or Hooks()
         folder = self.workspace.runs / name
-        run = open_run(folder, self.path, self.questions, resume=resume, provenance=self._provenance())
+        known = provenance(self.experiment, self.corpus, self.workspace)
+        run = open_run(folder, self.path, self.questions, resume=resume, provenance=known)
         first = [question for question in self.questions if question.slice != "new-document"]
         later = [question for question in self.questions if question.slice == "new-document"]
         self._phase(run, first, include_new=False, hooks=hooks, ray=ray)
@@ -100,6 +102,8 @@ class Comparison:
             self._phase(run, later, include_new=True, hooks=hooks, ray=ray)
         self._time(run, first or later, hooks)
         run.settle()
+        if "finished" not in read_record(folder):
+            run.note(finished=datetime.now(UTC).isoformat(timespec="seconds"))
         if judge is not None:
             cache = self.workspace.path / CACHE
             judge_run(run, self.corpus, judge, cache, say=hooks.stage, progress=hooks.judging)
@@ -164,25 +168,6 @@ class Comparison:
     def _remote(self) -> bool:
         """Whether any arm answers through an endpoint."""
         return any(spec.endpoint for spec in self.experiment.arms)
-
-    def _provenance(self) -> dict[str, Any]:
-        return {
-            "corpus": {
-                "name": self.corpus.name,
-                "path": str(self.corpus.path),
-                "fingerprint": self.corpus.fingerprint(include_new=True),
-            },
-            "adapters": {
-                spec.adapter: _adapter_facts(self.workspace.adapter(spec.adapter), self.corpus)
-                for spec in self.experiment.arms
-                if spec.adapter
-            },
-            "models": {
-                spec.model: _model_facts(spec.model)
-                for spec in self.experiment.arms
-                if spec.model and not spec.endpoint
-            },
-        }
 
 
 def questions_of(experiment: Experiment, corpus: Corpus) -> list[Question]:
@@ -303,29 +288,3 @@ def _training_of(adapter: str, corpus: Corpus, workspace: Workspace) -> _Trainin
         )
     left_out = tuple(known[name] for name in record.left_out_ids if name in known)
     return _Training(tuple(known[name] for name in record.trained_ids), left_out)
-
-
-def _adapter_facts(folder: Path, corpus: Corpus) -> dict[str, Any]:
-    from finetune.run_record import read_run_record
-
-    record = read_run_record(folder)
-    known = {question.id: question for question in corpus.questions("train")}
-    return {
-        "weights_sha256": hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest(),
-        "data_sha256": record.data_sha256,
-        "recipe": record.recipe.get("name"),
-        "seconds": record.seconds,
-        "steps": record.steps,
-        "seed": record.seed,
-        "trained_questions": len(record.trained_ids),
-        "left_out_questions": len(record.left_out_ids),
-        "wordings": round(wordings_trained(record, known), 2),
-        "last_loss": record.losses[-1][1] if record.losses else None,
-        "forgetting": record.forgetting,
-    }
-
-
-def _model_facts(name: str) -> dict[str, Any]:
-    from finetune.models import base_fingerprint, parameter_count
-
-    return {"fingerprint": base_fingerprint(name), "parameters": parameter_count(name)}

@@ -178,10 +178,17 @@ def _difference(
     return float(np.average(before, weights=weights)), float(np.average(after, weights=weights)), found
 
 
+_TIMES = ("started", "finished", "latency", "indexing", "update")
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return what the records of two runs tell differently, times left out."""
     then, now = (
-        {key: value for key, value in _flat(record) if not key.startswith(("started", "latency", "indexing", "update"))}
+        {
+            key: value
+            for key, value in _flat(record)
+            if not key.startswith(("started", "finished", "latency", "indexing", "update"))
+        }
         for record in (old, new)
     )
     return {

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,12 +32,12 @@ from comparison_app.predictions import (
     write_predictions,
 )
 from comparison_app.probing import alone, spaced
+from comparison_app.provenance import environment
 from data_prep.atomic import write_text
 from data_prep.questions import Question, read_questions, write_questions
 
 GIVE_UP_AFTER = 3
 """Batches in a row in which an arm answers nothing; its other questions are then failed without being asked."""
-_PACKAGES = ("haystack-ai", "numpy", "peft", "sentence-transformers", "torch", "transformers", "trl", "faiss-cpu")
 
 
 class BatchPool(Protocol):
@@ -258,22 +257,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error}); delete it to do without it") from error
     return dict(record)
-
-
-def environment() -> dict[str, Any]:
-    """Return the machine and the versions that a run was made with; loads none of the packages."""
-    from importlib import metadata
-
-    versions = {}
-    for package in ("rag-vs-finetune", *_PACKAGES):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": versions,
-    }
 
 
 def _check_same(folder: Path, experiment: Experiment, questions: Sequence[Question]) -> None:

@@ -102,6 +102,8 @@ def test_what_a_resumed_run_finds_done_does_not_falsify_its_times(small_corpus: 
     folder = comparison.run("first")
     record = read_record(folder)
     assert set(record["latency"]) == {"quotes", "whole pages"}
+    assert record["started"] <= record["finished"]
+    assert set(record["arms"]["whole pages"]["rag"]) > {"preset", "chunk_words", "top_k", "embedder_fingerprint"}
     for table in (record["indexing"], record["update"]):
         assert set(table["arms"]) == {"quotes", "whole pages"}
         assert table["seconds"] == pytest.approx(sum(table["arms"].values()))
