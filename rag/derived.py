@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from rag.errors import IndexMismatch, SnapshotMoved, StoreError
-from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
+from rag.lexical import LexicalIndex, Tokenizer, best_among, make_lexical_index
 from rag.locking import derived_lock
 from rag.postings import SegmentedBm25
 from rag.prompts import indexed_text
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from rag.lexical import Hits
 
     Positions = NDArray[np.int64]
     Scores = NDArray[np.float32]
@@ -341,6 +343,9 @@ class _Placed:
         found = np.zeros(self.size, dtype=np.float32)
         found[self._places] = self._inner.scores(query)
         return found
+
+    def best(self, query: str, k: int, also: Positions) -> Hits:
+        return best_among(self.scores(query), k, also)
 
     def idf(self, query: str) -> dict[str, float]:
         return self._inner.idf(query)

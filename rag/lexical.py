@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
-    Hits = tuple[NDArray[np.int64], NDArray[np.float32]]
+    Positions = NDArray[np.int64]
+    Hits = tuple[Positions, NDArray[np.float32]]
 
 
 def _word_set(text: str) -> frozenset[str]:
@@ -55,6 +56,10 @@ _TOKEN = re.compile(r"\d+(?:[.,]\d+)*(?:[^\W\d_]+(?:/[^\W\d_]+)?|[°%][CF]?)?|\w
 _NUMBER_UNIT = re.compile(rf"(\d+(?:[.,]\d+)*)[ \u00a0]?({_UNITS})(?!\w)", re.IGNORECASE)
 _PARTS = re.compile(r"\d+(?:[.,]\d+)*|[A-ZА-ЯЁ]+(?![a-zа-яё])|[A-ZА-ЯЁ]?[a-zа-яё]+|[^\W\d_]+")
 _CYRILLIC = re.compile(r"[а-яё]")
+
+
+NOISE = 1e-3
+"""Share of the highest score below which a passage shares only words that nearly all passages hold."""
 
 
 class Tokenizer:
@@ -126,6 +131,13 @@ class LexicalIndex(Protocol):
         """Return the BM25 score of every passage, shape (size,); 0 where no term is shared."""
         ...
 
+    def best(self, query: str, k: int, also: Positions) -> Hits:
+        """Return, ascending, the `k` passages that score highest and those of `also`, with their scores.
+
+        A passage below `NOISE` times the highest score is not among them unless `also` names it.
+        """
+        ...
+
     def idf(self, query: str) -> dict[str, float]:
         """Return the inverse document frequency of each term of `query`; a term that no passage holds has the most."""
         ...
@@ -154,6 +166,15 @@ def best_hits(scores: NDArray[np.float32], k: int, allowed: Mask | None = None) 
         positions, found = positions[found >= floor], found[found >= floor]
     order = np.lexsort((positions, -found))[:k]
     return positions[order], found[order].astype(np.float32)
+
+
+def best_among(scores: NDArray[np.float32], k: int, also: Positions) -> Hits:
+    """Return what `LexicalIndex.best` does, of the scores of all passages."""
+    import numpy as np
+
+    found, values = best_hits(scores, k)
+    positions = np.union1d(found[values >= NOISE * values.max(initial=0)], also).astype(np.int64)
+    return positions, scores[positions]
 
 
 class Bm25sIndex:
@@ -186,6 +207,10 @@ class Bm25sIndex:
         columns = [self._engine.vocab_dict[term] for term in terms]
         found: NDArray[np.float32] = self._engine.get_scores_from_ids(columns)
         return found
+
+    def best(self, query: str, k: int, also: Positions) -> Hits:
+        """See `LexicalIndex.best`."""
+        return best_among(self.scores(query), k, also)
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""
@@ -256,6 +281,10 @@ class RankBm25Index:
         if self._engine is None or not terms:
             return np.zeros(self.size, dtype=np.float32)
         return np.asarray(self._engine.get_scores(terms), dtype=np.float32)
+
+    def best(self, query: str, k: int, also: Positions) -> Hits:
+        """See `LexicalIndex.best`."""
+        return best_among(self.scores(query), k, also)
 
     def idf(self, query: str) -> dict[str, float]:
         """See `LexicalIndex.idf`."""

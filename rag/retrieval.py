@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag.derived import Snapshot
+    from rag.lexical import Hits, LexicalIndex
 
     Positions = NDArray[np.int64]
     Scores = NDArray[np.float32]
@@ -138,17 +139,28 @@ class HybridSearch:
             named = self._positions_about(snapshot, about)
             allowed = named if allowed is None else np.intersect1d(named, allowed)
         size = max(self.config.candidates, top_k)
-        lexical = snapshot.lexical.scores(query) if self.config.lexical_weight else None
-        union = np.union1d(
-            _lexical_candidates(lexical, size, allowed), _dense_candidates(snapshot, vector, size, allowed)
-        ).astype(np.int64)
+        near = _dense_candidates(snapshot, vector, size, allowed)
+        union, bm25 = self._by_words(snapshot.lexical, query, size, near, allowed)
         if not len(union):
             return []
         cosines = snapshot.cosines(union, vector) if len(vector) else np.zeros(len(union), np.float32)
-        bm25 = lexical[union] if lexical is not None else np.zeros(len(union), np.float32)
         fused = supported(fuse(cosines, bm25, self.config), snapshot.documents(union), self.config)
         order = np.lexsort((union, -fused))[:top_k]
         return self._chunks(snapshot, union[order], cosines[order], bm25[order], fused[order])
+
+    def _by_words(
+        self, lexical: LexicalIndex, query: str, size: int, near: Positions, allowed: Positions | None
+    ) -> Hits:
+        """Return, ascending, `near` and the `size` best by BM25 of those `allowed`, with their BM25 scores."""
+        import numpy as np
+
+        if not self.config.lexical_weight:
+            return np.sort(near), np.zeros(len(near), np.float32)
+        if allowed is None:
+            return lexical.best(query, size, near)
+        scores = lexical.scores(query)
+        union = np.union1d(allowed[best_hits(scores[allowed], size)[0]], near).astype(np.int64)
+        return union, scores[union]
 
     def _positions_matching(self, snapshot: Snapshot, filters: dict[str, Any]) -> Positions:
         """Return the positions of the chunks that match; the last filters of a generation are remembered."""
@@ -179,16 +191,6 @@ class HybridSearch:
             chunk = chunks[row]
             found.append(replace(chunk, score=float(score), meta={**chunk.meta, "scores": scores}))
         return found
-
-
-def _lexical_candidates(scores: Scores | None, size: int, allowed: Positions | None) -> Positions:
-    import numpy as np
-
-    if scores is None:
-        return np.zeros(0, dtype=np.int64)
-    if allowed is None:
-        return best_hits(scores, size, None)[0]
-    return allowed[best_hits(scores[allowed], size, None)[0]]
 
 
 def _dense_candidates(snapshot: Snapshot, vector: Scores, size: int, allowed: Positions | None) -> Positions:

@@ -49,7 +49,8 @@ class Sentences:
         """Return the highest cosine of a sentence of each chunk with `query`; -1 for a chunk without any."""
         import numpy as np
 
-        firsts, sizes = self.sentence_starts[positions], np.diff(self.sentence_starts)[positions]
+        firsts = self.sentence_starts[positions]
+        sizes = self.sentence_starts[positions + 1] - firsts
         found = np.full(len(positions), -1.0, dtype=np.float32)
         if not sizes.any():
             return found

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from haystack import Document
 
+from rag import postings
 from rag.config import RagConfig
 from rag.derived import derived_folder, load_snapshot, merge_from
 from rag.embedding import Embedder
 from rag.errors import IndexMismatch
 from rag.indexing import index_documents
-from rag.lexical import Tokenizer
+from rag.lexical import NOISE, Tokenizer, best_hits, lucene_idf
 from rag.locking import derived_lock
 from rag.postings import SegmentedBm25, build_postings, merge_postings
 from rag.retrieval import HybridSearch, supported
@@ -142,6 +143,55 @@ def test_postings_agree_with_the_formula_and_count_word_pairs() -> None:
     )
     both, one = np.log(1 + 0.5 / 2.5), np.log(1 + 1.5 / 1.5)
     np.testing.assert_allclose(scores, [(2 * both + one) / 1.6, 2 * both / 1.6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_passages_are_those_of_full_scoring(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over segments with dead passages, the k best and any others asked for have the positions and scores of `scores`.
+
+    Words are drawn as in real texts, few of them common; k and the queries vary, repeated words and unknown ones too.
+    """
+    monkeypatch.setattr(postings, "ALL_SCORED_UP_TO", 0)
+    rng = np.random.default_rng(seed)
+    words = [f"w{number}" for number in range(300)]
+    share = 1 / np.arange(1, 301)
+    texts = [" ".join(rng.choice(words, size=rng.integers(1, 40), p=share / share.sum())) for _ in range(700)]
+    parts = [build_postings(texts[:250], Tokenizer()), build_postings(texts[250:], Tokenizer())]
+    masks = [rng.random(250) > 0.1 * (seed % 3), None if seed % 2 else rng.random(450) > 0.4]
+    index = SegmentedBm25(parts, masks, Tokenizer())
+    for k in (1, 5, 50, 800):
+        query = " ".join([*rng.choice(words, size=rng.integers(1, 9)), "w0 w1 w0", "zebra"][:: 1 if k > 1 else 2])
+        also = np.unique(rng.integers(700, size=7))
+        scores = index.scores(query)
+        hits, values = best_hits(scores, k)
+        expected = np.union1d(hits[values >= NOISE * scores.max()], also)
+        positions, found = index.best(query, k, also)
+        np.testing.assert_array_equal(positions, expected)
+        np.testing.assert_array_equal(found, scores[expected])
+    alive = np.concatenate([np.ones(450, bool) if mask is None else mask for mask in masks])
+    live = [text.split() for text, counted in zip(texts, alive, strict=True) if counted]
+    for word in ("w0", "w77"):
+        assert index.idf(word)[word] == pytest.approx(lucene_idf(sum(word in text for text in live), len(live)))
+
+
+def test_common_words_are_not_scored_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a rare word, postings of a word that stands in every passage are looked up, not added up."""
+    texts = [f"module n{number} horn" for number in range(2000)]
+    index = SegmentedBm25([build_postings(texts, Tokenizer())], [None], Tokenizer())
+    read: list[int] = []
+    gains = SegmentedBm25._gains
+
+    def counted(self: SegmentedBm25, term: object) -> object:
+        for passages, gained in gains(self, term):  # type: ignore[arg-type]
+            read.append(len(passages))
+            yield passages, gained
+
+    monkeypatch.setattr(postings, "ALL_SCORED_UP_TO", 0)
+    monkeypatch.setattr(SegmentedBm25, "_gains", counted)
+    for k in (1, 50):
+        positions, _ = index.best("horn of module n77", k, np.zeros(0, np.int64))
+        assert positions.tolist() == [77]
+    assert sum(read) < 20
 
 
 def test_sentence_vectors_survive_eight_bits() -> None:
