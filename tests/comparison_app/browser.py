@@ -16,7 +16,27 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-CHROMIUM = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+
+def find_chromium() -> str | None:
+    """Return a Chromium: the system's, else the one that `playwright install chromium` fetched; None without either."""
+    system = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+    if system:
+        return system
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        return None
+    try:
+        with sync_playwright() as playwright:
+            own = playwright.chromium.executable_path
+    except Error:
+        return None
+    return own if Path(own).is_file() else None
+
+
+CHROMIUM = find_chromium()
+if CHROMIUM is None and os.environ.get("VERSUS_NEEDS_BROWSER"):
+    raise RuntimeError("VERSUS_NEEDS_BROWSER is set, and no Chromium was found: `playwright install chromium`")
 
 
 @contextmanager
