@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from comparison_app.errors import ComparisonError
-from comparison_app.experiment import ArmSpec, load_experiment
+from comparison_app.experiment import ArmSpec, Experiment, load_experiment
 from comparison_app.jobs import training_name
+from comparison_app.planning import planned_arms
 from comparison_app.summary import read_summary
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
@@ -20,12 +21,34 @@ from data_prep.errors import VersusError
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a comparison will take: answers, seconds and money; None where nothing like it was measured here."""
+    """What a comparison will take. `seconds` and `cost` are those of the arms for which they are known.
 
-    answers: int
-    seconds: float | None
-    cost: float | None
+    `untimed` and `unpriced` name the other arms; `at_most`: the tokens of some endpoint are not measured here, so the
+    most that retrieval and the limit on answers allow was priced.
+    """
+
+    questions: int
+    arms: int
+    seconds: float
+    cost: float
     currency: str = "USD"
+    untimed: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    at_most: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """The estimate as a line to read."""
+        told = f"{self.questions} questions to {self.arms} arms: {self.questions * self.arms} answers"
+        if len(self.untimed) < self.arms:
+            told += f"; about {self.seconds:.0f} s by earlier runs"
+            told += f", and {', '.join(self.untimed)}, which was not run here yet" if self.untimed else ""
+        else:
+            told += "; how long they take is not known yet, nothing like it was run here"
+        if len(self.unpriced) < self.arms:
+            told += f"; {'at most' if self.at_most else 'about'} {self.cost:.4f} {self.currency}"
+            told += f", without {', '.join(self.unpriced)}" if self.unpriced else ""
+        return f"{told}."
 
 
 def slice_counts(corpus: Corpus) -> dict[str, int]:
@@ -84,33 +107,42 @@ def subset_of(workspace: Workspace, corpus: Corpus, adapters: Sequence[str]) -> 
     return None
 
 
-def estimate(workspace: Workspace, arms: Sequence[ArmSpec], questions: int) -> Estimate:
-    """Estimate from the runs of this workspace: each arm takes what an arm of its kind and model took there."""
-    seconds, cost, currency = 0.0, 0.0, "USD"
+def estimate(workspace: Workspace, arms: Sequence[ArmSpec], count: int, currency: str = "USD") -> Estimate:
+    """Estimate what `count` questions take, as `versus compare --plan` does: by earlier runs, and endpoints' prices.
+
+    Where an arm was not run, one of its kind and model stands for it.
+    """
+    experiment = Experiment("form", "form", tuple(arms), (), currency=currency)
+    planned = {item.arm: item for item in planned_arms(experiment, count, workspace.runs)}
     known = _measured(workspace)
-    complete = True
+    seconds: dict[str, float | None] = {}
+    cost: dict[str, float | None] = {}
     for arm in arms:
-        found = known.get((arm.kind == "rag-extractive", arm.generator)) or known.get((False, arm.name))
-        if found is None:
-            complete = False
-        else:
-            seconds += found[0] * questions
-            cost += found[1] * questions
-            currency = found[2]
-    answers = len(arms) * questions
-    return Estimate(answers, seconds, cost, currency) if complete else Estimate(answers, None, None)
+        plan = planned[arm.name]
+        like = known.get((arm.kind == "rag-extractive", arm.generator)) if plan.seconds is None else None
+        seconds[arm.name] = plan.seconds if like is None else like[0] * count
+        cost[arm.name] = like[1] * count if like is not None and plan.cost is None else plan.cost
+    return Estimate(
+        count,
+        len(arms),
+        sum(item for item in seconds.values() if item is not None),
+        sum(item for item in cost.values() if item is not None),
+        currency,
+        tuple(name for name, item in seconds.items() if item is None),
+        tuple(name for name, item in cost.items() if item is None),
+        any(item.source.endswith("at most") and item.cost is not None for item in planned.values()),
+    )
 
 
-def _measured(workspace: Workspace) -> dict[tuple[bool, str], tuple[float, float, str]]:
-    """Return seconds and cost per answer by generator and by arm, newest run last."""
-    known: dict[tuple[bool, str], tuple[float, float, str]] = {}
+def _measured(workspace: Workspace) -> dict[tuple[bool, str], tuple[float, float]]:
+    """Return seconds and cost per answer by generator, those of quoting apart; the newest run counts."""
+    known: dict[tuple[bool, str], tuple[float, float]] = {}
     for path in sorted(workspace.runs.glob("*/summary.json"), key=lambda item: item.stat().st_mtime):
         try:
             summary = read_summary(path)
             for name, arm in summary["arms"].items():
-                cost = arm["cost"]
-                found = (float(arm["latency"]["p50"]), float(cost["per_question"]), str(cost["currency"]))
-                known[name == "rag-extractive", arm["generator"]] = known[False, name] = found
+                found = (float(arm["latency"]["p50"]), float(arm["cost"]["per_question"]))
+                known[name == "rag-extractive", arm["generator"]] = found
         except (VersusError, KeyError, TypeError):
             continue
     return known

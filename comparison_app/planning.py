@@ -30,6 +30,15 @@ ASSUMED_SPREAD = 0.45
 """Standard deviation of a paired difference of graded scores where no run tells it."""
 ASSUMED_LIKENESS = 0.1
 """Correlation of the differences of two questions about one document, where no run tells it."""
+ASSUMED_SECONDS = {
+    "base": 0.07,
+    "finetuned": 0.06,
+    "rag": 0.14,
+    "finetuned-rag": 0.14,
+    "raft": 0.14,
+    "rag-extractive": 0.06,
+}
+"""Seconds of an answer in batches where no run tells them, by kind of arm: pocket, on two cores. See RESULTS.md."""
 TOKENS_A_WORD = 1.4
 _PROMPT_WORDS = 60
 """Words of instruction and question around what was retrieved."""
@@ -97,7 +106,7 @@ def make_plan(
 ) -> Plan:
     """Plan a run of `experiment` over `questions`; `runs` is the folder of earlier runs, `difference` a share of 1."""
     earlier = earlier_summaries(runs, experiment)
-    arms = tuple(_arm(spec, experiment, len(questions), earlier) for spec in experiment.arms)
+    arms = planned_arms(experiment, len(questions), runs)
     parts: list[PlannedArm | PlannedTraining] = [*arms, *trainings]
     return Plan(
         experiment=experiment.name,
@@ -118,6 +127,12 @@ def make_plan(
         ),
         trainings=tuple(trainings),
     )
+
+
+def planned_arms(experiment: Experiment, count: int, runs: Path) -> tuple[PlannedArm, ...]:
+    """Return what each arm's `count` answers will take and cost, by the earlier runs of the folder `runs`."""
+    earlier = earlier_summaries(runs, experiment)
+    return tuple(_arm(spec, experiment, count, earlier) for spec in experiment.arms)
 
 
 def earlier_summaries(runs: Path, experiment: Experiment) -> list[dict[str, Any]]:

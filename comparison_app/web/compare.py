@@ -48,14 +48,10 @@ def start_form() -> None:
     most = st.slider("Questions of each slice, at most", 1, max(2, max(counts.values())), min(20, max(counts.values())))
     sample = {name: min(most, counts[name]) for name in slices}
     name = st.text_input("Name", value=f"{corpus.name}-check")
-    expected = estimate(session.workspace(), [specs[arm] for arm in arms], sum(sample.values()))
-    told = f"{sum(sample.values())} questions to {len(arms)} arms: {expected.answers} answers"
-    if expected.seconds is not None and expected.answers:
-        st.caption(
-            f"{told}; about {expected.seconds:.0f} s and {expected.cost:.4f} {expected.currency}, by earlier runs."
-        )
-    else:
-        st.caption(f"{told}. How long they take is not known yet: nothing like it was run here.")
+    expected = estimate(
+        session.workspace(), [specs[arm] for arm in arms], sum(sample.values()), session.pool().currency
+    )
+    st.caption(look.plain(expected.in_words))
     if st.button("Start the comparison", type="primary", icon=":material/play_arrow:"):
         path = write_experiment(session.workspace(), name, corpus, [specs[arm] for arm in arms], sample)
         run = f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"

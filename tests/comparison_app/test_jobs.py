@@ -133,9 +133,34 @@ def test_an_experiment_is_put_together_and_estimated(small_corpus: Path, tmp_pat
     assert [arm.name for arm in read.arms] == ["rag-extractive", "rag"]
     assert dict(read.arm("rag").rag) == {"top_k": 3}
     assert read.new_documents == ("new-document" in counts)
-    assert estimate(workspace, arms, 10).seconds is None
+    assert estimate(workspace, arms, 10).untimed == ("rag-extractive", "rag")
     with pytest.raises(ComparisonError, match="at least one slice"):
         write_experiment(workspace, "mine", corpus, arms, {})
+
+
+def test_an_estimate_without_runs_is_by_prices_and_with_them_by_what_was_measured(tmp_path: Path) -> None:
+    """Before any run an endpoint's answers cost at most what its limits allow; afterwards what was measured."""
+    workspace = Workspace(tmp_path / "workspace")
+    quotes = ArmSpec("quotes", "rag-extractive", model=None)
+    there = {"model": "m", "endpoint": "http://127.0.0.1:9/v1", "max_new_tokens": 100}
+    remote = ArmSpec("remote", "base", input_price=1.0, output_price=10.0, **there)  # type: ignore[arg-type]
+    first = estimate(workspace, [quotes, remote], 10, "EUR")
+    assert (first.untimed, first.unpriced, first.at_most) == (("quotes", "remote"), ("quotes",), True)
+    assert first.cost == pytest.approx(10 * (84 * 1.0 + 100 * 10.0) / 1e6)
+    assert "10 questions to 2 arms: 20 answers; how long they take is not known yet" in first.in_words
+    assert "at most 0.0108 EUR, without quotes." in first.in_words
+    told = {"model": None, "generator": quotes.generator, "latency": {"p50": 0.5, "p95": 1.0}}
+    other = {"model": "m", "generator": remote.generator, "latency": {"p50": 2.0, "p95": 3.0}}
+    priced = {"cost": {"per_question": 0.002, "currency": "EUR"}, "tokens": {"prompt": 400, "completion": 40}}
+    summary = {"run": "one", "experiment": "e", "questions": 4, "arms": {"quotes": {**told, **priced}}, "pairs": []}
+    summary["arms"] |= {"remote": {**other, **priced}}  # type: ignore[operator]
+    summary |= {"primary_metric": "token_f1", "verdict": "", "environment": {}}
+    (workspace.runs / "one").mkdir(parents=True)
+    (workspace.runs / "one" / "summary.json").write_text(json.dumps(summary))
+    then = estimate(workspace, [quotes, remote], 10, "EUR")
+    assert (then.seconds, then.untimed, then.unpriced, then.at_most) == (25.0, (), (), False)
+    assert then.cost == pytest.approx(10 * (100 * 1.0 + 10 * 10.0) / 1e6 + 5 * 0.10 / 3600)
+    assert then.in_words == "10 questions to 2 arms: 20 answers; about 25 s by earlier runs; about 0.0021 EUR."
 
 
 def test_a_run_is_read_question_by_question(tmp_path: Path) -> None:
