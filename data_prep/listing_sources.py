@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,13 @@ _LISTS = ("products", "items", "listings", "offers", "ads", "data", "results")
 
 
 def take_listing_files(
-    intake: Intake, sources: Sequence[Path], *, language: str = "en", remove_personal: bool = False
+    intake: Intake, sources: Sequence[Path], *, language: str = "en", personal_regions: Sequence[str] | None = None
 ) -> None:
     """Take feeds, saved pages and folders of both into a corpus: `listings.jsonl` and one document a listing.
 
-    Rows and pages that cannot be read, or have no title, are passed over with their reason. `remove_personal` takes
-    phone numbers, e-mail addresses and links out of titles and descriptions, in records and documents.
+    Rows and pages that cannot be read, or have no title, are passed over with their reason. With
+    `personal_regions` phone numbers (national ones as those of these regions), e-mail addresses and links are taken out
+    of titles, descriptions and attributes, in records and documents.
     """
     found: list[tuple[str, Listing]] = []
     with GuardedConverter() as converter:
@@ -43,11 +44,11 @@ def take_listing_files(
                 found += _of_file(path, name, converter, intake, language)
             except DataError as error:
                 intake.skip(name, str(error))
-    _write(intake, found, remove_personal)
+    _write(intake, found, personal_regions)
 
 
 def take_listing_pages(
-    intake: Intake, config: CrawlConfig, *, language: str = "en", remove_personal: bool = False
+    intake: Intake, config: CrawlConfig, *, language: str = "en", personal_regions: Sequence[str] | None = None
 ) -> None:
     """Take the products and ads on the pages of a crawl into a corpus."""
     from data_prep.crawling.frontier import Frontier
@@ -63,18 +64,29 @@ def take_listing_pages(
                 found += [(row.url, listing_of_row(one, len(found) + 1, language)) for one in rows]
             except DataError as error:
                 intake.skip(row.url, str(error))
-    _write(intake, found, remove_personal)
+    _write(intake, found, personal_regions)
 
 
-def without_personal_data(listing: Listing) -> Listing:
+def without_personal_data(listing: Listing, regions: Sequence[str] = ("US", "GB")) -> Listing:
     """Return a listing with phone numbers, e-mail addresses and links taken out of what its seller wrote."""
     from dataclasses import replace
 
     from data_prep.personal_data import remove_personal_data
 
-    attributes = {name: remove_personal_data(value)[0] for name, value in listing.attributes.items()}
-    title, description = remove_personal_data(listing.title)[0], remove_personal_data(listing.description)[0]
+    attributes = {name: remove_personal_data(value, regions)[0] for name, value in listing.attributes.items()}
+    title = remove_personal_data(listing.title, regions)[0]
+    description = remove_personal_data(listing.description, regions)[0]
     return replace(listing, title=title.strip() or "Listing", description=description, attributes=attributes)
+
+
+def drop_records(corpus: Path, names: Collection[str]) -> int:
+    """Take the records of listings whose documents did not stay out of `listings.jsonl`; returns how many they were."""
+    path = corpus / "listings.jsonl"
+    listings = list(read_listings(path)) if names and path.exists() else []
+    kept = [listing for listing in listings if listing.id not in names]
+    if len(kept) < len(listings):
+        write_listings(path, kept)
+    return len(listings) - len(kept)
 
 
 def feed_rows(data: bytes, suffix: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
@@ -210,10 +222,10 @@ def _of_file(
     return found
 
 
-def _write(intake: Intake, found: Sequence[tuple[str, Listing]], remove_personal: bool) -> None:
+def _write(intake: Intake, found: Sequence[tuple[str, Listing]], regions: Sequence[str] | None) -> None:
     """Write records and documents; records of an earlier scrape stay unless they come again."""
-    clean = without_personal_data if remove_personal else lambda listing: listing
-    listings = group_variants(unique_ids(clean(listing) for _, listing in found))
+    kept = [one if regions is None else without_personal_data(one, regions) for _, one in found]
+    listings = group_variants(unique_ids(kept))
     for (source, _), listing in zip(found, listings, strict=True):
         document = Converted(listing.title, listing_markdown(listing))
         intake.take(listing.id, listing.url or source, [document], lambda target: None)

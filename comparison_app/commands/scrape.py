@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
 from comparison_app.console import console, print_json, progress_bar
 from comparison_app.workspace import Workspace
 from data_prep.errors import DataError
 from data_prep.intake import Intake, ScrapeReport
+
+if TYPE_CHECKING:
+    from data_prep.cleaning import CleaningReport
 
 Progress = Callable[[int, int], None]
 _EXAMPLE = """versus scrape my-manual/ --into my-manual
@@ -49,6 +53,11 @@ def register(subparsers: Any) -> None:
     cleaning.add_argument(
         "--remove-personal", action="store_true", help="remove phone numbers, e-mail addresses, links"
     )
+    cleaning.add_argument(
+        "--regions",
+        metavar="CODES",
+        help="whose national phone numbers are removed, ISO 3166, by commas (default: by --language)",
+    )
     _add_crawl_options(parser.add_argument_group("crawling"))
 
 
@@ -66,9 +75,9 @@ def _add_crawl_options(group: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Scrape, and say what was added, changed, left and passed over."""
     folder = Workspace.resolve(arguments.workspace).corpus_folder(arguments.into)
-    report = _scrape(arguments, folder)
+    report, cleaned = _scrape(arguments, folder)
     if arguments.json:
-        print_json({"corpus": str(folder), **asdict(report)})
+        print_json({"corpus": str(folder), **asdict(report), "cleaning": asdict(cleaned) if cleaned else None})
         return 0
     out = console()
     out.print(
@@ -85,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scrape(arguments: argparse.Namespace, folder: Path) -> ScrapeReport:
+def _scrape(arguments: argparse.Namespace, folder: Path) -> tuple[ScrapeReport, CleaningReport | None]:
     from data_prep.converting.profiles import read_profiles
     from data_prep.folders import take_files
 
@@ -100,24 +109,56 @@ def _scrape(arguments: argparse.Namespace, folder: Path) -> ScrapeReport:
     elif files:
         with progress_bar("files", quiet=arguments.json) as progress:
             take_files(intake, files, profiles=profiles, progress=progress)
-    if arguments.clean or arguments.only_language or arguments.remove_personal:
-        _clean(arguments, intake)
-    return intake.finish(", ".join(arguments.sources), language=arguments.language)
+    wanted = arguments.clean or arguments.only_language or arguments.remove_personal
+    cleaned = _clean(arguments, intake) if wanted else None
+    return intake.finish(", ".join(arguments.sources), language=arguments.language), cleaned
 
 
-def _clean(arguments: argparse.Namespace, intake: Intake) -> None:
+def _personal_regions(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the regions whose phone numbers are removed, None if nothing personal is to go."""
+    from data_prep.personal_data import checked_regions, regions_of
+
+    if not arguments.remove_personal:
+        return None
+    return checked_regions(arguments.regions.split(",")) if arguments.regions else regions_of(arguments.language)
+
+
+def _clean(arguments: argparse.Namespace, intake: Intake) -> CleaningReport:
     from data_prep.cleaning import CleaningConfig
     from data_prep.intake_cleaning import clean_intake
 
     personal = arguments.remove_personal and not arguments.listings  # listings: done to their records before
-    config = CleaningConfig(languages=tuple(arguments.only_language), personal_data=personal)
+    regions = _personal_regions(arguments) or ()
+    config = CleaningConfig(languages=tuple(arguments.only_language), personal_data=personal, regions=regions)
     if not arguments.clean:
         config = replace(config, boilerplate_share=2.0, duplicate_share=2.0)
     found = clean_intake(intake, config)
+    if arguments.listings:
+        from data_prep.listing_sources import drop_records
+
+        drop_records(intake.path, found.dropped.keys())
     if not arguments.json:
-        console().print(
-            f"cleaned: {found.changed} texts mended, {len(found.boilerplate)} repeated blocks taken out, "
-            f"{len(found.dropped)} left out, {sum(found.personal.values())} pieces of personal data removed"
+        _tell_cleaning(found, arguments.language)
+    return found
+
+
+def _tell_cleaning(found: CleaningReport, language: str) -> None:
+    """Say what cleaning did, which languages the documents are in, and which of them are not in the corpus's."""
+    out = console()
+    out.print(
+        f"cleaned: {found.changed} texts mended, {len(found.boilerplate)} repeated blocks taken out, "
+        f"{len(found.dropped)} left out, {sum(found.personal.values())} pieces of personal data removed"
+    )
+    kept = {name: code for name, code in found.languages.items() if name not in found.dropped}
+    counts = Counter(code or "too short to tell" for code in kept.values()).most_common()
+    out.print("languages: " + ", ".join(f"{code} {count}" for code, count in counts), markup=False)
+    others = [name for name, code in kept.items() if code not in (None, language.split("-")[0].lower())]
+    if others:
+        names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        out.print(
+            f"warning: {len(others)} documents are not in the corpus's language ({language}): {names}; "
+            "--only-language leaves such out",
+            markup=False,
         )
 
 
@@ -141,7 +182,7 @@ def _crawl(arguments: argparse.Namespace, intake: Intake, site: str, profiles: A
     if arguments.listings:
         from data_prep.listing_sources import take_listing_pages
 
-        take_listing_pages(intake, config, language=arguments.language, remove_personal=arguments.remove_personal)
+        take_listing_pages(intake, config, language=arguments.language, personal_regions=_personal_regions(arguments))
         return
     with progress_bar("pages converted", quiet=arguments.json) as progress:
         take_pages(intake, config, profiles=profiles, progress=progress)
@@ -158,4 +199,4 @@ def _listings(arguments: argparse.Namespace, intake: Intake, files: list[Path]) 
 
     if not files and not [source for source in arguments.sources if "://" in source]:
         raise DataError("no listing feed given")
-    take_listing_files(intake, files, language=arguments.language, remove_personal=arguments.remove_personal)
+    take_listing_files(intake, files, language=arguments.language, personal_regions=_personal_regions(arguments))
