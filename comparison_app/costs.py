@@ -45,11 +45,14 @@ class Learning:
 
 @dataclass(frozen=True)
 class ArmCost:
-    """An arm's costs. `per_correct` is money per right answer (Erol et al. 2025, "Cost-of-Pass"); None if none is."""
+    """An arm's costs. `per_correct` is money per right answer (Erol et al. 2025, "Cost-of-Pass"); None if none is.
+
+    `setup` is None where an arm needs training or an index and what that took is not known: not measured is not free.
+    """
 
     per_question: float
     total: float
-    setup: float
+    setup: float | None
     per_correct: float | None
     currency: str
 
@@ -109,19 +112,33 @@ def arm_cost(
     Prices are money per hour; training takes `machine_price` where `training_price` is None.
     """
     total = sum(question_cost(prediction, spec, machine_price) for prediction in predictions)
-    trained = (setup.training_seconds or 0.0) * (machine_price if training_price is None else training_price)
-    indexed = (setup.indexing_seconds or 0.0) * machine_price
     return ArmCost(
         per_question=total / len(predictions) if predictions else 0.0,
         total=total,
-        setup=(trained + indexed) / 3600,
+        setup=_setup_cost(spec, setup, machine_price, machine_price if training_price is None else training_price),
         per_correct=total / correct if correct > 0 else None,
         currency=currency,
     )
 
 
+def _setup_cost(spec: ArmSpec, setup: SetupTimes, machine_price: float, training_price: float) -> float | None:
+    """Return the money for the training and the index that an arm needs; None if the time of one is not known."""
+    parts = []
+    if spec.adapter and not spec.endpoint:
+        parts.append((setup.training_seconds, training_price))
+    if spec.retrieves:
+        parts.append((setup.indexing_seconds, machine_price))
+    known = [seconds * price for seconds, price in parts if seconds is not None]
+    return sum(known) / 3600 if len(known) == len(parts) else None
+
+
 def break_even(one: ArmCost, other: ArmCost) -> int | None:
-    """Return the number of questions from which `one` is the cheaper in all, set-up included; None if it never is."""
+    """Return the number of questions from which `one` is the cheaper in all, set-up included.
+
+    None if it never is, or a set-up is not known.
+    """
+    if one.setup is None or other.setup is None:
+        return None
     gap = other.setup - one.setup
     if one.per_question >= other.per_question:
         return 0 if gap > 0 and one.per_question == other.per_question else None
@@ -133,7 +150,9 @@ def break_evens(costs: Mapping[str, ArmCost]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {arm: {} for arm in costs}
     for one, first in costs.items():
         for other, second in costs.items():
-            count = break_even(first, second) if one != other and first.setup > second.setup else None
+            if one == other or first.setup is None or second.setup is None or first.setup <= second.setup:
+                continue
+            count = break_even(first, second)
             if count is not None:
                 found[one][other] = count
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comparison_app.costs import ArmCost, SetupTimes, arm_cost, break_evens, learning
+from comparison_app.costs import ArmCost, SetupTimes, arm_cost, break_even, break_evens, learning
 from comparison_app.experiment import ArmSpec
 from comparison_app.predictions import Prediction
 from comparison_app.verdict import recommendation, standings
@@ -20,12 +20,13 @@ READER = ArmSpec("r", "rag")
 def test_training_is_paid_at_the_training_machines_price() -> None:
     """An hour of training at 2.00 and half an hour of indexing at 0.10."""
     setup = SetupTimes(training_seconds=3600, indexing_seconds=1800)
+    tuned = ArmSpec("t", "finetuned-rag", adapter="a")
     answers = [Prediction("q", "t", "x", seconds=36.0)] * 2
-    cost = arm_cost(answers, TUNED, 1.5, setup, machine_price=0.10, currency="EUR", training_price=2.0)
+    cost = arm_cost(answers, tuned, 1.5, setup, machine_price=0.10, currency="EUR", training_price=2.0)
     assert cost.setup == pytest.approx(2.05)
     assert cost.per_question == pytest.approx(0.001)
     assert cost.per_correct == pytest.approx(0.002 / 1.5)
-    same = arm_cost(answers, TUNED, 1.5, setup, machine_price=0.10, currency="EUR")
+    same = arm_cost(answers, tuned, 1.5, setup, machine_price=0.10, currency="EUR")
     assert same.setup == pytest.approx(0.15)
 
 
@@ -45,6 +46,25 @@ def test_break_evens_are_told_for_the_dearer_set_up() -> None:
     """10 more to set up and 0.5 less a question: from the twentieth question on; the other way round never."""
     costs = {"tuned": ArmCost(0.5, 0, 10, None, "EUR"), "plain": ArmCost(1.0, 0, 0, None, "EUR")}
     assert break_evens(costs) == {"tuned": {"plain": 20}, "plain": {}}
+
+
+def test_a_set_up_that_was_not_measured_is_not_free() -> None:
+    """It has no cost, no share in break-evens and no sentence; an arm that needs none has 0."""
+    answers = [Prediction("q", "t", "x", seconds=36.0)]
+
+    def setup(spec: ArmSpec, times: SetupTimes) -> float | None:
+        return arm_cost(answers, spec, 1.0, times, machine_price=0.10, currency="EUR").setup
+
+    both = ArmSpec("b", "finetuned-rag", adapter="a")
+    assert setup(both, SetupTimes(training_seconds=3600)) is None
+    assert setup(both, SetupTimes(indexing_seconds=3600)) is None
+    assert setup(both, SetupTimes(3600, 3600)) == pytest.approx(0.2)
+    assert setup(TUNED, SetupTimes(3600)) == pytest.approx(0.1)
+    assert setup(READER, SetupTimes()) is None
+    assert setup(ArmSpec("base", "base"), SetupTimes()) == 0
+    costs = {"tuned": ArmCost(0.5, 0, None, None, "EUR"), "plain": ArmCost(1.0, 0, 0, None, "EUR")}
+    assert break_evens(costs) == {"tuned": {}, "plain": {}}
+    assert break_even(costs["tuned"], costs["plain"]) is None
 
 
 def test_the_recommendation_tells_cost_and_freshness() -> None:
