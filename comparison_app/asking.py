@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from comparison_app.errors import ComparisonError
+from comparison_app.keeping import Kept
 from comparison_app.predictions import AnswerSystem, Prediction
 from data_prep.errors import VersusError
 from data_prep.questions import Question
@@ -21,8 +21,6 @@ from data_prep.questions import Question
 LONGEST_QUESTION = 2_000
 """Characters a question may have; the models' contexts are smaller still."""
 MOST_ARMS = 5
-KEPT = 200
-"""Askings that a desk remembers, so that a reloaded page finds its answers again."""
 
 GetArm = Callable[[str], AnswerSystem]
 
@@ -139,8 +137,7 @@ class AskingDesk:
     """Starts askings and remembers the latest of them under ids that cannot be guessed."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Asking] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[Asking] = Kept()
 
     def ask(self, text: str, arms: Sequence[str], corpus: str, get_arm: GetArm, *, about: str | None = None) -> Asking:
         """Start asking; raises `ComparisonError` for an empty or overlong question, and for no arm or too many."""
@@ -149,16 +146,12 @@ class AskingDesk:
         if not 1 <= len(chosen) <= MOST_ARMS:
             raise ComparisonError(f"choose one to {MOST_ARMS} arms; {len(chosen)} were chosen")
         asking = Asking(Question("asked", text.strip(), about=about), chosen, corpus).start(get_arm)
-        with self._lock:
-            self._kept[asking.id] = asking
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+        self._kept.put(asking, asking.id)
         return asking
 
     def find(self, asking_id: str) -> Asking | None:
         """Return an asking by its id; None if it is unknown or long gone."""
-        with self._lock:
-            return self._kept.get(asking_id)
+        return self._kept.find(asking_id)
 
 
 def check_question(text: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.arm_pool import ArmPool
+from comparison_app.asking import Asking
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
@@ -27,6 +29,33 @@ class Turn:
 
     role: str
     text: str
+
+
+@dataclass
+class Talk:
+    """A conversation as a visitor left it: what was said, by which arm, and the reply that is on its way."""
+
+    turns: list[Turn] = field(default_factory=list)
+    arm: str = ""
+    system: str = ""
+    asking: Asking | None = None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def say(self, text: str, asking: Asking) -> None:
+        """Add what the visitor said, to which `asking` brings the reply."""
+        with self._lock:
+            self.turns.append(Turn("user", text))
+            self.asking = asking
+
+    def settle(self, asking: Asking) -> None:
+        """Add the reply that came, once, however many pages watched it come."""
+        with self._lock:
+            if self.asking is asking:
+                said = asking.columns[0].text.strip()
+                self.turns += [Turn("assistant", said)] if said else []
+                self.asking = None
 
 
 class Conversation:

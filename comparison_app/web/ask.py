@@ -111,9 +111,16 @@ def start(text: str, arms: list[str], corpus: Corpus, about: str | None) -> Aski
         return None
     st.query_params.update(q=text, arms=",".join(arms), a=asking.id)
     st.session_state["linked"] = text
-    st.session_state.setdefault("history", []).insert(0, (asking.id, asking.question.question))
-    del st.session_state["history"][20:]
+    remember(asking)
     return asking
+
+
+def remember(asking: Asking) -> None:
+    """Put an asking on top of this session's history, if it is not in it; after a reload it begins with the page's."""
+    asked = st.session_state.setdefault("history", [])
+    if asking.id not in {known for known, _ in asked}:
+        asked.insert(0, (asking.id, asking.question.question))
+        del asked[20:]
 
 
 def show(asking: Asking, corpus: Corpus) -> None:
@@ -175,6 +182,7 @@ def answered(corpus: Corpus) -> Asking | None:
     """Return the asking of the address; one that is gone, or was asked of another corpus, leaves the address."""
     asking = session.desk().find(st.query_params.get("a", ""))
     if asking is not None and asking.corpus == corpus.name:
+        remember(asking)
         return asking
     st.query_params.pop("a", None)
     return None

@@ -13,7 +13,10 @@ import streamlit as st
 
 from comparison_app.arm_pool import ArmPool
 from comparison_app.asking import Asking, AskingDesk
+from comparison_app.ballots import Ballot
+from comparison_app.conversing import Talk
 from comparison_app.jobs import Jobs
+from comparison_app.keeping import Kept
 from comparison_app.library import Library
 from comparison_app.prices import charge_in_words
 from comparison_app.votes import FILE_NAME, VoteStore
@@ -63,6 +66,18 @@ def _warm(warmed: ArmPool, corpus: Corpus, arm: str) -> None:
 def desk() -> AskingDesk:
     """Return where questions are asked; answers are found again by the id in the page's address."""
     return AskingDesk()
+
+
+@st.cache_resource(show_spinner=False)
+def ballots() -> Kept[Ballot]:
+    """Return the ballots; one is found again by the id in the page's address."""
+    return Kept()
+
+
+@st.cache_resource(show_spinner=False)
+def talks() -> Kept[Talk]:
+    """Return the conversations; one is found again by the id in the page's address."""
+    return Kept()
 
 
 @st.cache_resource(show_spinner=False)

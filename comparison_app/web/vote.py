@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-import secrets
-from dataclasses import dataclass
 
 import streamlit as st
 from markupsafe import Markup
 
-from comparison_app.asking import LONGEST_QUESTION, Asking
+from comparison_app.asking import LONGEST_QUESTION
+from comparison_app.ballots import Ballot, drawn
 from comparison_app.errors import ComparisonError
 from comparison_app.leaderboard import leaderboard
-from comparison_app.votes import Vote, preference_pairs, preferences_jsonl
+from comparison_app.votes import preference_pairs, preferences_jsonl
 from comparison_app.web import look, session
 from data_prep.corpus import Corpus
 
@@ -20,42 +19,19 @@ REASONS = ("right", "complete", "short", "well sourced", "wrong", "made up", "be
 OUTCOMES = {"a": "A is better", "b": "B is better", "tie": "As good as each other", "both-bad": "Both bad"}
 
 
-@dataclass
-class Ballot:
-    """One question to two masked arms, and what was voted."""
-
-    id: str
-    asking: Asking
-    corpus: str
-    outcome: str | None = None
-
-
 def new_ballot(text: str, arms: list[str], corpus: Corpus) -> None:
-    """Ask two arms, drawn and shuffled, and keep the ballot in this session."""
-    pair = random.sample(arms, 2)
+    """Ask two arms, drawn and shuffled, and note the ballot in the address."""
     try:
-        asking = session.desk().ask(text, pair, corpus.name, lambda name: session.pool().arm(corpus, name))
+        asking = session.desk().ask(text, drawn(arms), corpus.name, lambda name: session.pool().arm(corpus, name))
     except ComparisonError as error:
         look.warn(error)
         return
-    st.session_state["ballot"] = Ballot(secrets.token_hex(8), asking, corpus.name)
+    st.session_state["ballot"] = st.query_params["b"] = session.ballots().put(Ballot(asking))
 
 
 def cast(ballot: Ballot, outcome: str) -> None:
-    """Keep the vote; a second click on the same ballot changes nothing, after a failure it can be cast again."""
-    if ballot.outcome is not None:
-        return
-    a, b = ballot.asking.columns
-    vote = Vote(
-        ballot.asking.question.question,
-        (a.arm, b.arm),
-        outcome,
-        answers=(a.text, b.text),
-        corpus=ballot.corpus,
-        id=ballot.id,
-    )
-    session.votes().add(vote)
-    ballot.outcome = outcome
+    """Keep the vote."""
+    ballot.cast(outcome, session.votes())
 
 
 def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
@@ -84,7 +60,7 @@ def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
         reasons = st.pills("Why? (if you like)", REASONS, selection_mode="multi")
         text = st.text_input("In your words", max_chars=500)
         if st.form_submit_button("Add the reason"):
-            session.votes().explain(ballot.id, ", ".join(reasons), text)
+            session.votes().explain(ballot.asking.id, ", ".join(reasons), text)
             st.toast("Thank you: the reason stands beside your vote.")
 
 
@@ -99,11 +75,13 @@ def ask(corpus: Corpus) -> None:
         text = line.text_input("Question", max_chars=LONGEST_QUESTION, placeholder="Ask, and two arms answer masked")
         asked = button.form_submit_button("Ask", type="primary", width="stretch")
     pool = [item.question for item in session.questions(corpus) if item.about is None]
-    drawn = bool(pool) and st.button("Draw a question", icon=":material/casino:", type="tertiary")
-    if asked or drawn:
-        new_ballot(random.choice(pool) if drawn else text, arms, corpus)
-    ballot = st.session_state.get("ballot")
-    if ballot is not None and ballot.corpus == corpus.name:
+    random_one = bool(pool) and st.button("Draw a question", icon=":material/casino:", type="tertiary")
+    if asked or random_one:
+        new_ballot(random.choice(pool) if random_one else text, arms, corpus)
+    known = st.query_params.get("b") or st.session_state.get("ballot") or ""
+    ballot = session.ballots().find(known)
+    if ballot is not None and ballot.asking.corpus == corpus.name:
+        st.query_params["b"] = known
         show_ballot(ballot, corpus)
     else:
         look.empty(

@@ -159,6 +159,34 @@ def test_a_vote_is_cast_blind_and_moves_the_leaderboard(page: Page, app: str) ->
     _picture(page, "leaderboard")
 
 
+def test_a_ballot_survives_a_reload(page: Page, app: str) -> None:
+    """Question and answers stand where they stood, still masked, and can be voted on."""
+    page.goto(f"{app}/vote")
+    page.get_by_label("Question", exact=True).fill("How long does the warranty last?")
+    page.get_by_label("Question", exact=True).press("Enter")
+    page.get_by_role("button", name="Both bad").wait_for()
+    before = page.locator("article.v-card").all_inner_texts()
+    page.reload()
+    page.get_by_role("button", name="Both bad").wait_for()
+    assert page.locator("article.v-card").all_inner_texts() == before
+    assert page.get_by_role("heading", name="How long does the warranty last?").count() == 1
+    page.get_by_role("button", name="Both bad").click()
+    _until(page, re.compile("Your vote"))
+
+
+def test_a_conversation_survives_a_reload_in_the_middle_of_a_reply(page: Page, app: str) -> None:
+    """What was said stands there once, and the reply goes on to its end."""
+    page.goto(f"{app}/chat")
+    page.locator("[data-testid=stChatInput] textarea").fill("Does it glow?")
+    page.keyboard.press("Enter")
+    _until(page, re.compile("hours of patience"))
+    page.reload()
+    _until(page, re.compile("reader tonight"))
+    page.locator("[data-testid=stChatMessage]").nth(1).wait_for()
+    assert page.get_by_text("Does it glow?").count() == 1
+    assert page.get_by_text(re.compile("reader tonight")).count() == 1
+
+
 def test_an_uploaded_document_is_indexed_and_answers(page: Page, app: str) -> None:
     """A zip is dropped in, the index follows by itself, and a question about it is answered."""
     archive = io.BytesIO()

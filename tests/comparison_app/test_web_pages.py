@@ -287,6 +287,46 @@ def _ballot():  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.usefixtures("two_arms")
+def test_a_ballot_is_found_again_by_its_address(workspace: Workspace) -> None:
+    """Another session with the same address sees the same ballot; one that is gone leaves the empty page."""
+    (workspace.path / FILE_NAME).unlink(missing_ok=True)
+    app = _ballot()
+    again = _open("vote", b=_param(app, "b"))
+    assert not again.exception
+    assert "<h2>What do I clean the shade with?</h2>" in _html(again) and "Answer B" in _html(again)
+    again.button(key="vote-tie").click().run()
+    assert "Your vote" in again.success[0].value
+    app.run()  # the ballot is one: voted on there, it is voted on here
+    assert "Your vote" in app.success[0].value
+    assert "Judge without knowing" in _html(_open("vote", b="long-gone"))
+    (workspace.path / FILE_NAME).unlink()
+
+
+def test_a_conversation_is_found_again_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said and the system message stand in another session too, and the model is told all of it."""
+    with chat_server(lambda text: f"You said {text}") as (url, seen):
+        (tmp_path / "one.toml").write_text(
+            f'name = "one"\ncorpus = "lamp"\n[[arms]]\nname = "m"\nkind = "base"\nmodel = "m"\nendpoint = "{url}"\n'
+        )
+        monkeypatch.setenv("VERSUS_EXPERIMENT", str(tmp_path / "one.toml"))
+        app = _open("chat")
+        assert "Say something" in _html(app)
+        app.text_area(key="system").set_value("Be brief.").run()
+        app.chat_input[0].set_value("one").run()
+        assert "You said one" in _html(app)
+        again = _open("chat", c=_param(app, "c"))
+        assert "You said one" in _html(again) and again.text_area(key="system").value == "Be brief."
+        again.chat_input[0].set_value("two").run()
+        assert not again.exception
+    roles = [(message["role"], message["content"]) for message in seen[-1]["body"]["messages"]]
+    said = [("system", "Be brief."), ("user", "one"), ("assistant", "You said one"), ("user", "two")]
+    assert roles == said
+    assert _html(again).count("You said two") == 1
+    next(button for button in again.button if button.label == "New chat").click().run()
+    assert "c" not in again.query_params and "You said" not in _html(again)
+
+
+@pytest.mark.usefixtures("two_arms")
 def test_a_vote_that_cannot_be_kept_is_said_and_can_be_cast_again(workspace: Workspace) -> None:
     """With a damaged file the page names the file and shows no name of an arm; mended, the same ballot is voted on."""
     path = workspace.path / FILE_NAME
