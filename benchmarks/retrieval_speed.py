@@ -1,12 +1,13 @@
-"""Queries per second, opening, and one added document, against LangChain's and Haystack's hybrid retrieval.
+"""Queries per second, opening, memory, and one added document, against LangChain's and Haystack's hybrid retrieval.
 
     OMP_NUM_THREADS=1 python benchmarks/retrieval_speed.py --chunks 100000
     OMP_NUM_THREADS=1 python benchmarks/retrieval_speed.py --chunks 1000000 --no-peers
 
-The corpus is made here: each chunk is six sentences drawn from the sample manual and one sentence that no other chunk
-has. A chunk's vectors are its sentences' real ones; the unique sentence has a drawn sentence's vector, perturbed. Each
-question asks for the unique fact of one chunk, so nDCG@10 has one right chunk. All sides hold the same texts and the
-same chunk vectors, embed questions with the same model, and run one after the other in this process.
+The chunks are made (`made_chunks.py`): real chunks drawn again, each with a unique sentence, their real vectors
+perturbed. Each question asks for the unique fact of one chunk, so nDCG@10 has one right chunk. All sides hold the same
+texts and the same chunk vectors, embed questions with the same model, and run one after the other, one thread each.
+Versus answers in a new process, whose memory is its own; `cold` means a new process, not an empty page cache. With
+`VERSUS_BENCH_DATA` the real chunks are those of the Kubernetes pages, whose index in `--work` is made once (minutes).
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +35,26 @@ import numpy as np  # noqa: E402
 from haystack import Document  # noqa: E402 - after the block, so that Haystack does not import torch
 from numpy.typing import NDArray  # noqa: E402
 
-from data_prep.corpus import load_corpus  # noqa: E402
-from rag.chunking import chunk_document  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from made_chunks import Pool, chunk_pool, made_blocks, question  # noqa: E402
+
 from rag.config import RagConfig  # noqa: E402
 from rag.derived import load_snapshot, update_derived  # noqa: E402
 from rag.embedding import Embedder  # noqa: E402
 from rag.evaluation import ndcg  # noqa: E402
 from rag.indexing import index_documents  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
-from rag.sentences import sentence_texts  # noqa: E402
 from rag.store import EmbeddedStore, insert_chunks, put_setting, put_source, save_sentences, save_vectors  # noqa: E402
-from rag.vectors import pack_sentences  # noqa: E402
 
 Vectors = NDArray[np.float32]
 Ask = Callable[[str], list[str]]
 """From a question to the ids of ten chunks."""
 
-_BATCH = 20_000
+_COMMITTED = 250_000
+"""Chunks committed, and written as one segment, together."""
+_NOBODY = 9_999_999
+"""Number of a chunk that is not there, asked for to warm up."""
 _COLD = (
     "import sys,time;t=time.perf_counter();from rag.torchfree import block_torch;block_torch();"
     "from rag.store import EmbeddedStore;from rag.derived import load_snapshot;"
@@ -60,78 +62,32 @@ _COLD = (
 )
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Sentences of the sample manual with their vectors."""
-
-    texts: list[str]
-    vectors: Vectors
-
-
-def sentence_pool(embedder: Embedder, most: int) -> Pool:
-    """Return at most `most` different sentences of the sample manual, embedded."""
-    root = Path(__file__).resolve().parent.parent / "docs_corpus" / "tern-manual"
-    chunks = [c for document in load_corpus(root).documents() for c in chunk_document(document, RagConfig())]
-    texts = list(dict.fromkeys(text for chunk in chunks for text in sentence_texts(chunk, False)))
-    random.Random(0).shuffle(texts)
-    return Pool(texts[:most], embedder.embed_documents(texts[:most]))
-
-
-def made_chunks(pool: Pool, first: int, count: int) -> tuple[list[Document], Vectors, list[bytes]]:
-    """Return chunks number `first` and on: documents, their vectors (count, d), their packed sentence vectors."""
-    rng = np.random.default_rng(first + 1)
-    drawn = rng.integers(len(pool.texts), size=(count, 7))
-    noise = rng.normal(scale=0.02, size=(count, pool.vectors.shape[1])).astype(np.float32)
-    documents, means, packed = [], [], []
-    for row, members in enumerate(drawn):
-        parts = pool.vectors[members].copy()
-        parts[6] += noise[row]
-        parts /= np.linalg.norm(parts, axis=1, keepdims=True)
-        mean = parts.mean(axis=0)
-        documents.append(_chunk(first + row, [pool.texts[m] for m in members[:6]]))
-        means.append(mean / np.linalg.norm(mean))
-        packed.append(pack_sentences(parts))
-    return documents, np.stack(means), packed
-
-
-def _chunk(number: int, sentences: list[str]) -> Document:
-    content = f"{' '.join(sentences)} {fact(number)}"
-    meta = {"document": f"d{number // 5}", "title": "Manual", "section": "", "start": 0, "end": len(content)}
-    return Document(id=f"c{number}", content=content, meta=meta)
-
-
-def fact(number: int) -> str:
-    """Return the sentence that only chunk `number` has."""
-    return f"Module KX{number:07d} needs {number % 997} newton metres at bolt {number % 89}."
-
-
-def question(number: int) -> str:
-    """Return a question whose answer stands in chunk `number` alone."""
-    return f"How many newton metres does module KX{number:07d} need at its bolt?"
-
-
 def filled_store(path: Path, pool: Pool, chunks: int, config: RagConfig, embedder: Embedder) -> EmbeddedStore:
     """Return a store of `chunks` made chunks, its derived files written."""
     store = EmbeddedStore(path)
-    with store.committing() as connection:
-        for first in range(0, chunks, _BATCH):
-            documents, vectors, packed = made_chunks(pool, first, min(_BATCH, chunks - first))
-            keys = [document.id for document in documents]
-            save_vectors(connection, keys, vectors)
-            save_sentences(connection, dict(zip(keys, packed, strict=True)))
-            insert_chunks(connection, zip(documents, keys, strict=True))
-        for source in range(0, (chunks + 4) // 5):
-            put_source(connection, Document(id=f"d{source}", content=""), f"made-{source}")
-        settings = {
-            "embedder": embedder.fingerprint,
-            "dimension": str(embedder.dimension),
-            "chunk_hash": config.chunk_hash(),
-            "language": "en",
-        }
-        for key, value in settings.items():
-            put_setting(connection, key, value)
-    update_derived(store, config.heading_context)
+    for first in range(0, chunks, _COMMITTED):
+        count = min(_COMMITTED, chunks - first)
+        with store.committing() as connection:
+            for block in made_blocks(pool, count, first):
+                keys = [document.id for document in block.documents]
+                save_vectors(connection, keys, block.vectors)
+                save_sentences(connection, dict(zip(keys, block.packed, strict=True)))
+                insert_chunks(connection, zip(block.documents, keys, strict=True))
+            for source in range(first // 5, (first + count + 4) // 5):
+                put_source(connection, Document(id=f"d{source}", content=""), f"made-{source}")
+            for key, value in _settings(config, embedder).items():
+                put_setting(connection, key, value)
+        update_derived(store, config.heading_context)
     return store
+
+
+def _settings(config: RagConfig, embedder: Embedder) -> dict[str, str]:
+    return {
+        "embedder": embedder.fingerprint,
+        "dimension": str(embedder.dimension),
+        "chunk_hash": config.chunk_hash(),
+        "language": "en",
+    }
 
 
 def versus_side(store: EmbeddedStore, embedder: Embedder, config: RagConfig) -> Ask:
@@ -187,7 +143,7 @@ def haystack_side(documents: list[Document], vectors: Vectors, embedder: Embedde
 
 def timed(ask: Ask, numbers: list[int]) -> dict[str, float]:
     """Ask for the chunks of those numbers; return queries per second, p50 and p95 in milliseconds, and nDCG@10."""
-    ask(question(numbers[0]))
+    ask(question(_NOBODY))
     seconds, gains = [], []
     for number in numbers:
         started = time.perf_counter()
@@ -195,6 +151,7 @@ def timed(ask: Ask, numbers: list[int]) -> dict[str, float]:
         seconds.append(time.perf_counter() - started)
         gains.append(ndcg(found, {f"c{number}"}, 10))
     return {
+        "questions": len(numbers),
         "queries_per_second": len(seconds) / sum(seconds),
         "p50_ms": 1000 * float(np.percentile(seconds, 50)),
         "p95_ms": 1000 * float(np.percentile(seconds, 95)),
@@ -202,27 +159,80 @@ def timed(ask: Ask, numbers: list[int]) -> dict[str, float]:
     }
 
 
-def approximate_recall(store: EmbeddedStore, pool: Pool, count: int) -> float:
-    """Return the share of the exact ten nearest chunk vectors that the index finds, over perturbed chunk vectors."""
+def answering(path: Path, numbers: list[int]) -> dict[str, float]:
+    """Open the index at `path`, ask, and return the figures of `timed` and this process's highest memory."""
+    found = timed(versus_side(EmbeddedStore(path), Embedder(threads=1), RagConfig(top_k=10)), numbers)
+    return {**found, "peak_rss_gb": _peak_gigabytes()}
+
+
+def _peak_gigabytes() -> float:
+    """Return the most memory that this process held: /proc's, since getrusage counts what it was forked from."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
+def in_new_process(path: Path, numbers: list[int]) -> dict[str, float]:
+    """Return `answering` of another process."""
+    command = [sys.executable, __file__, "--answer", str(path), "--numbers", ",".join(map(str, numbers))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def approximate_recall(store: EmbeddedStore, pool: Pool, count: int) -> dict[str, float]:
+    """Return the share of the exact ten nearest chunk vectors that the index finds, over perturbed chunk vectors.
+
+    Beside it the milliseconds (p95) of comparing all vectors and of the index.
+    """
     snapshot = load_snapshot(store, "bm25", True)
-    _, queries, _ = made_chunks(pool, 77_000_000, count)
-    hits = 0
+    queries = next(made_blocks(pool, count, 77_000_000)).vectors
+    hits, exact_seconds, seconds = 0, [], []
     for query in queries:
+        started = time.perf_counter()
         exact = np.concatenate([segment.matrix @ query for segment in snapshot.segments])
-        hits += len(np.intersect1d(np.argsort(-exact)[:10], snapshot.nearest(query, 10)))
-    return hits / (10 * count)
+        best = np.argpartition(-exact, 10)[:10]
+        exact_seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        near = snapshot.nearest(query, 10)
+        seconds.append(time.perf_counter() - started)
+        hits += len(np.intersect1d(best, near))
+    return {
+        "recall_at_10": hits / (10 * count),
+        "p95_ms": 1000 * float(np.percentile(seconds, 95)),
+        "exact_p95_ms": 1000 * float(np.percentile(exact_seconds, 95)),
+    }
 
 
 def added_seconds(store: EmbeddedStore, embedder: Embedder, config: RagConfig) -> float:
-    """Return the seconds from adding one document until an open search finds it."""
-    search = HybridSearch(store, embedder, config)
-    search.warm_up()
+    """Return the seconds from adding one document until open searches find it, by embedding alone and by words alone.
+
+    Raises `RuntimeError` where one of the stages does not.
+    """
+    only = {"dense": {"lexical_weight": 0.0}, "lexical": {"dense_weight": 0.0}}
+    stages = {name: HybridSearch(store, embedder, replace(config, **off)) for name, off in only.items()}
+    for stage in stages.values():
+        stage.warm_up()
+    embedder.warm_up()
     started = time.perf_counter()
     page = Document(id="new", content="The zeppelin mooring ring takes 31 kilonewtons.", meta={"title": "New"})
     index_documents([page], store, embedder, config, keep_others=True)
-    found = search.retrieve_many(["How many kilonewtons does the zeppelin mooring ring take?"])[0]
-    assert found[0].meta["document"] == "new"
+    for name, stage in stages.items():
+        found = stage.retrieve_many(["How many kilonewtons does the zeppelin mooring ring take?"])[0]
+        if found[0].meta["document"] != "new":
+            raise RuntimeError(f"the added document was not found by the {name} stage")
     return time.perf_counter() - started
+
+
+def peers(pool: Pool, embedder: Embedder, chunks: int, numbers: list[int]) -> None:
+    """Ask LangChain's and Haystack's retrieval, over the same chunks and vectors."""
+    blocks = list(made_blocks(pool, chunks))
+    documents = [document for block in blocks for document in block.documents]
+    vectors = np.concatenate([block.vectors for block in blocks])
+    del blocks
+    for name, side in (("langchain", langchain_side), ("haystack", haystack_side)):
+        _say(name, **timed(side(documents, vectors, embedder), numbers))
 
 
 def main() -> int:
@@ -231,28 +241,39 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--peer-queries", type=int, default=20)
-    parser.add_argument("--pool", type=int, default=1000, help="different sentences to draw from")
+    parser.add_argument("--pages", type=int, help="real pages to draw chunks from; all unless given")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("workspace/benchmarks"), help="where the real index is kept")
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--numbers", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.answer:
+        print(json.dumps(answering(options.answer, [int(number) for number in options.numbers.split(",")])))
+        return 0
     config, embedder = RagConfig(top_k=10), Embedder(threads=1)
-    pool = sentence_pool(embedder, options.pool)
+    pool = chunk_pool(embedder, options.work, options.pages)
+    _say("real chunks", source=pool.name, chunks=len(pool.texts), sentences=len(pool.vectors))
     numbers = [int(n) for n in np.random.default_rng(5).integers(options.chunks, size=options.queries)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "index.sqlite"
-        started = time.perf_counter()
-        store = filled_store(path, pool, options.chunks, config, embedder)
-        _say("built", chunks=options.chunks, seconds=time.perf_counter() - started, megabytes=_megabytes(path.parent))
-        cold = subprocess.run([sys.executable, "-c", _COLD, str(path)], capture_output=True, text=True, check=True)
-        _say("opened cold, with imports", seconds=float(cold.stdout))
-        _say("versus", **timed(versus_side(store, embedder, config), numbers))
-        _say("versus, approximate against exact", recall_at_10=approximate_recall(store, pool, 50))
-        _say("one document added and found", seconds=added_seconds(store, embedder, config))
-        _say("memory", peak_rss_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        versus(Path(folder) / "index.sqlite", pool, options.chunks, numbers, options.peer_queries, config, embedder)
     if not options.no_peers:
-        documents, vectors, _ = made_chunks(pool, 0, options.chunks)
-        for name, side in (("langchain", langchain_side), ("haystack", haystack_side)):
-            _say(name, **timed(side(documents, vectors, embedder), numbers[: options.peer_queries]))
+        peers(pool, embedder, options.chunks, numbers[: options.peer_queries])
     return 0
+
+
+def versus(
+    path: Path, pool: Pool, chunks: int, numbers: list[int], few: int, config: RagConfig, embedder: Embedder
+) -> None:
+    """Build an index at `path`, and print Versus's figures; the first `few` questions are those of the peers."""
+    started = time.perf_counter()
+    store = filled_store(path, pool, chunks, config, embedder)
+    _say("built", chunks=chunks, seconds=time.perf_counter() - started, megabytes=_megabytes(path.parent))
+    cold = subprocess.run([sys.executable, "-c", _COLD, str(path)], capture_output=True, text=True, check=True)
+    _say("opened cold (a new process, imports included)", seconds=float(cold.stdout))
+    _say("versus", **in_new_process(path, numbers))
+    _say("versus, the peers' questions", **in_new_process(path, numbers[:few]))
+    _say("approximate against exact", **approximate_recall(store, pool, 50))
+    _say("one document added and found by both stages", seconds=added_seconds(store, embedder, config))
 
 
 def _megabytes(folder: Path) -> float:
@@ -260,7 +281,8 @@ def _megabytes(folder: Path) -> float:
 
 
 def _say(name: str, **figures: Any) -> None:
-    print(json.dumps({"what": name, **{k: round(v, 4) for k, v in figures.items()}}), flush=True)
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+    print(json.dumps({"what": name, **rounded}), flush=True)
 
 
 if __name__ == "__main__":
