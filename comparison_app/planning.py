@@ -31,14 +31,15 @@ ASSUMED_SPREAD = 0.45
 ASSUMED_LIKENESS = 0.1
 """Correlation of the differences of two questions about one document, where no run tells it."""
 ASSUMED_SECONDS = {
-    "base": 0.07,
-    "finetuned": 0.06,
-    "rag": 0.14,
-    "finetuned-rag": 0.14,
-    "raft": 0.14,
-    "rag-extractive": 0.06,
+    "base": 0.05,
+    "finetuned": 0.04,
+    "rag": 0.11,
+    "finetuned-rag": 0.11,
+    "raft": 0.11,
+    "rag-extractive": 0.05,
 }
-"""Seconds of an answer in batches where no run tells them, by kind of arm: pocket, on two cores. See RESULTS.md."""
+"""Seconds of an answer where no run tells them: pocket in batches, by kind of arm, as RESULTS.md has them for the demo
+on two cores."""
 TOKENS_A_WORD = 1.4
 _PROMPT_WORDS = 60
 """Words of instruction and question around what was retrieved."""
@@ -65,7 +66,10 @@ class PlannedComparison:
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm's share of the run: seconds and money for all questions; None where nothing tells them."""
+    """An arm's share of the run: seconds and money for all questions; None where nothing tells them.
+
+    `source`: the run they come from, "assumed" (see `ASSUMED_SECONDS`), "prices, at most", or "none".
+    """
 
     arm: str
     seconds: float | None
@@ -77,7 +81,8 @@ class PlannedArm:
 class Plan:
     """What a run would ask, see, take and cost, the trainings that it begins with included.
 
-    Totals leave out what is not known; `unknown` names those arms and adapters.
+    Totals leave out what is not known; `unknown` names those arms and adapters. `indexing`: seconds that the last whole
+    build of the indexes took, which the run takes at most again; None where there was none.
     """
 
     experiment: str
@@ -91,6 +96,7 @@ class Plan:
     currency: str
     unknown: tuple[str, ...]
     trainings: tuple[PlannedTraining, ...] = ()
+    indexing: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON holds it."""
@@ -103,8 +109,12 @@ def make_plan(
     runs: Path,
     difference: float = 0.1,
     trainings: Sequence[PlannedTraining] = (),
+    indexing: float | None = None,
 ) -> Plan:
-    """Plan a run of `experiment` over `questions`; `runs` is the folder of earlier runs, `difference` a share of 1."""
+    """Plan a run of `experiment` over `questions`; `runs` is the folder of earlier runs, `difference` a share of 1.
+
+    `indexing`: seconds that building the arms' indexes took, where that is known.
+    """
     earlier = earlier_summaries(runs, experiment)
     arms = planned_arms(experiment, len(questions), runs)
     parts: list[PlannedArm | PlannedTraining] = [*arms, *trainings]
@@ -118,14 +128,15 @@ def make_plan(
             for item in experiment.comparisons
         ),
         arms=arms,
-        seconds=sum(part.seconds or 0.0 for part in parts),
-        cost=sum(part.cost or 0.0 for part in parts),
+        seconds=sum(part.seconds or 0.0 for part in parts) + (indexing or 0.0),
+        cost=sum(part.cost or 0.0 for part in parts) + (indexing or 0.0) * experiment.machine_price / 3600,
         currency=experiment.currency,
         unknown=(
             *(arm.arm for arm in arms if arm.seconds is None or arm.cost is None),
             *(f"training {item.adapter}" for item in trainings if item.seconds is None),
         ),
         trainings=tuple(trainings),
+        indexing=indexing,
     )
 
 
@@ -195,6 +206,9 @@ def _arm(spec: ArmSpec, experiment: Experiment, count: int, earlier: Sequence[Ma
                 seconds * experiment.machine_price / 3600 if money is None else money,
                 str(summary["run"]),
             )
+    if not spec.endpoint and spec.model in (None, "pocket"):
+        seconds = count * ASSUMED_SECONDS[spec.kind]
+        return PlannedArm(spec.name, seconds, seconds * experiment.machine_price / 3600, "assumed")
     return PlannedArm(spec.name, None, _priced(spec, count, None, 0), "prices, at most" if spec.input_price else "none")
 
 

@@ -105,11 +105,14 @@ def _plan(
 ) -> int:
     """Show what a run would see, take and cost."""
     from comparison_app.errors import ExperimentError
+    from comparison_app.index_times import ArmIndexes
     from comparison_app.planning import make_plan
 
     if not 0 < difference <= 1:
         raise ExperimentError("--difference must be more than 0 and at most 100 points")
-    plan = make_plan(comparison.experiment, comparison.questions, comparison.workspace.runs, difference, trainings)
+    experiment, workspace = comparison.experiment, comparison.workspace
+    built = ArmIndexes(workspace, comparison.corpus, experiment.arms).building()["seconds"]
+    plan = make_plan(experiment, comparison.questions, workspace.runs, difference, trainings, built)
     judging = None if judge is None else _plan_judge(comparison, judge)
     if as_json:
         print_json({**plan.as_dict(), "judge": judging})
@@ -122,10 +125,17 @@ def _plan(
         for row in plan.comparisons
     ]  # fmt: skip
     needed = f"questions for {100 * difference:g} points"
-    print_table(title, ["pair", "slice", "metric", "questions", "documents", "would see", needed, "spread from"], rows)
+    print_table(
+        title, ["pair", "slice", "metric", "questions", "documents", "seen 4 in 5", needed, "spread from"], rows
+    )
     _show_trainings(plan)
     header = ["arm", "time", plan.currency, "from"]
     arms = [[row.arm, _time(row.seconds), _money(row.cost), row.source] for row in plan.arms]
+    if any(spec.retrieves for spec in experiment.arms):
+        money = None if plan.indexing is None else plan.indexing * experiment.machine_price / 3600
+        arms.append(
+            ["indexing, at most", _time(plan.indexing), _money(money), "last build" if plan.indexing else "none"]
+        )
     print_table("", header, [*arms, ["together", _time(plan.seconds), _money(plan.cost), ""]])
     if plan.unknown:
         unknown = ", ".join(plan.unknown)

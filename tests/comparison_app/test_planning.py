@@ -12,7 +12,7 @@ import pytest
 from comparison_app.evaluation import evaluate
 from comparison_app.experiment import Experiment, experiment_from_mapping, load_experiment
 from comparison_app.planned_trainings import plan_trainings
-from comparison_app.planning import make_plan
+from comparison_app.planning import ASSUMED_SECONDS, make_plan
 from comparison_app.power import can_decide, holm_share, planned_detectable, smallest_p, visible_among
 from comparison_app.statistics import paired_difference
 from comparison_app.summary import summarise, write_summary
@@ -76,16 +76,30 @@ def _two_arms(**remote: object) -> Experiment:
 
 
 def test_without_an_earlier_run_the_spread_is_assumed_and_unknown_times_are_named(tmp_path: Path) -> None:
-    """An endpoint's money is known from its prices alone, as an upper bound."""
+    """An endpoint's money is known from its prices alone, as an upper bound; the bundled arms' time is assumed."""
     plan = make_plan(
         _two_arms(endpoint="http://localhost/v1", input_price=1.0, output_price=2.0), QUESTIONS, tmp_path, 0.1
     )
     assert plan.comparisons[0].source == "assumed"
     assert 0.03 < plan.comparisons[0].detectable < 0.2
-    assert plan.unknown == ("quotes", "remote")
+    assert plan.unknown == ("remote",)
     assert plan.arms[1].source == "prices, at most"
     assert 0.05 < plan.arms[1].cost < 1
-    assert plan.arms[0].cost is None
+    assert plan.arms[0].source == "assumed"
+    assert plan.arms[0].seconds == pytest.approx(len(QUESTIONS) * ASSUMED_SECONDS["rag-extractive"])
+    assert plan.arms[0].cost == pytest.approx(plan.arms[0].seconds * 0.10 / 3600)
+
+
+def test_a_first_run_with_the_bundled_model_has_a_time_and_others_have_none(tmp_path: Path) -> None:
+    """Every kind of arm is assumed for pocket; another model's speed is not guessed; the index counts where known."""
+    plan = make_plan(made_experiment(), QUESTIONS, tmp_path, indexing=36.0)
+    assert {arm.source for arm in plan.arms} == {"assumed"}
+    assert plan.unknown == ()
+    assert plan.seconds == pytest.approx(36 + sum(arm.seconds or 0 for arm in plan.arms))
+    assert plan.cost == pytest.approx(plan.seconds * 0.10 / 3600)
+    assert plan.as_dict()["indexing"] == 36.0
+    other = make_plan(_two_arms(), QUESTIONS, tmp_path)
+    assert (other.arms[1].seconds, other.unknown, other.indexing) == (None, ("remote",), None)
 
 
 def test_too_few_documents_promise_nothing(tmp_path: Path) -> None:
