@@ -21,7 +21,7 @@ COPY finetune finetune
 COPY comparison_app comparison_app
 COPY docs_corpus docs_corpus
 COPY experiments experiments
-RUN /opt/versus/bin/pip install --constraint constraints.txt '.[scale]'
+RUN /opt/versus/bin/pip install --constraint constraints.txt '.[scale,login]'
 
 FROM ${PYTHON_IMAGE} AS cpu
 LABEL org.opencontainers.image.title="Versus" \
@@ -65,7 +65,7 @@ COPY comparison_app comparison_app
 COPY docs_corpus docs_corpus
 COPY experiments experiments
 RUN python3 -m venv /opt/versus \
- && /opt/versus/bin/pip install --constraint constraints.txt '.[scale,gpu]'
+ && /opt/versus/bin/pip install --constraint constraints.txt '.[scale,gpu,login]'
 ENV PATH=/opt/versus/bin:$PATH \
     VERSUS_WORKSPACE=/workspace \
     PYTHONUNBUFFERED=1 \

@@ -14,6 +14,8 @@ from comparison_app.errors import ComparisonError
 from comparison_app.workspace import ENVIRONMENT_VARIABLE, Workspace
 
 PAGES = Path(__file__).resolve().parent.parent / "web" / "app.py"
+EXPERIMENT = "VERSUS_EXPERIMENT"
+"""Environment variable that names an experiment where `--experiment` does not."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _THEME = {
     "theme.light.primaryColor": "#2f5fd0",
@@ -28,7 +30,9 @@ _THEME = {
 def register(subparsers: Any) -> None:
     """Add the command."""
     parser = add_command(subparsers, "app", run, "open the side-by-side web app", "versus app --port 8501", corpus=True)
-    parser.add_argument("--experiment", metavar="FILE", help="ask the arms that an experiment declares")
+    parser.add_argument(
+        "--experiment", metavar="FILE", help="ask the arms that an experiment declares (or $VERSUS_EXPERIMENT)"
+    )
     parser.add_argument("--port", type=int, default=8501, help="where it listens (default: 8501)")
     parser.add_argument("--host", default="localhost", help="which address it listens on (default: localhost only)")
     parser.add_argument("--base-path", default="", metavar="PATH", help="path under which a reverse proxy shows it")
@@ -42,11 +46,15 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> NoReturn:
     """Become the app, until it is stopped; raises `VersusError` for what cannot be shown."""
     from comparison_app.experiment import find_experiment, load_experiment
+    from comparison_app.login import check_login
 
     workspace = Workspace.resolve(arguments.workspace)
     workspace.corpus(arguments.corpus)  # what cannot be used is said here, not in the browser
+    arguments.experiment = arguments.experiment or os.environ.get(EXPERIMENT) or None
     if arguments.experiment:
         load_experiment(find_experiment(arguments.experiment))
+    if arguments.login:
+        check_login()
     guarded = arguments.login or arguments.password_env
     if arguments.host not in LOCAL and not guarded:
         error_console().print(
@@ -86,7 +94,7 @@ def _environment(arguments: argparse.Namespace, workspace: Workspace) -> dict[st
     if arguments.corpus:
         environment["VERSUS_CORPUS"] = arguments.corpus
     if arguments.experiment:
-        environment["VERSUS_EXPERIMENT"] = arguments.experiment
+        environment[EXPERIMENT] = arguments.experiment
     if arguments.login:
         environment["VERSUS_APP_LOGIN"] = "1"
     if arguments.password_env:

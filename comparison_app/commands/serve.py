@@ -7,11 +7,10 @@ import os
 from typing import Any
 
 from comparison_app.commands import add_command
+from comparison_app.commands.app import EXPERIMENT, LOCAL
 from comparison_app.console import error_console
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
-
-LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def register(subparsers: Any) -> None:
@@ -24,7 +23,9 @@ def register(subparsers: Any) -> None:
         "versus serve --corpus my-manual --port 8000",
         corpus=True,
     )
-    parser.add_argument("--experiment", metavar="FILE", help="serve the arms that an experiment declares")
+    parser.add_argument(
+        "--experiment", metavar="FILE", help="serve the arms that an experiment declares (or $VERSUS_EXPERIMENT)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="where it listens (default: 8000)")
     parser.add_argument("--host", default="127.0.0.1", help="which address it listens on (default: this machine only)")
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the key callers send")
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = error_console()
     if arguments.host not in LOCAL and not key:
         out.print("[yellow]anybody who reaches this address can ask and change documents; see --api-key-env[/yellow]")
-    pool = ArmPool(workspace, arguments.experiment)
+    pool = ArmPool(workspace, arguments.experiment or os.environ.get(EXPERIMENT) or None)
     pool.spare_torch()
     service = Service(pool, Library(workspace, pool.renew), arguments.corpus, key)
     out.print(f"{corpus.name}: {', '.join(spec.name for spec in pool.specs(corpus))}", markup=False)

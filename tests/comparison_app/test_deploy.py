@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comparison_app.cli import build_parser
+from comparison_app.errors import ComparisonError, ExperimentError
+from comparison_app.experiment import load_experiment
+from comparison_app.login import NEEDED, check_login
 
 SERVICE_KEYS = {
     "image", "build", "restart", "init", "read_only", "tmpfs", "security_opt", "cap_drop", "volumes", "command",
-    "environment", "ports", "profiles", "healthcheck", "ipc", "deploy",
+    "environment", "env_file", "ports", "profiles", "healthcheck", "ipc", "deploy",
 }  # fmt: skip
 INSTRUCTION = re.compile(r"^(FROM|ARG|ENV|RUN|COPY|WORKDIR|USER|VOLUME|EXPOSE|HEALTHCHECK|ENTRYPOINT|CMD|LABEL)\b")
 
@@ -89,10 +94,12 @@ def test_compose_has_the_services_and_publishes_them_on_this_machine_only(compos
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), (name, port)
         for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"]
+            assert volume.split(":")[0] in compose["volumes"] or volume == "./arms:/arms:ro"
     for name in ("app", "serve"):
         service = compose["services"][name]
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["environment"]["VERSUS_EXPERIMENT"] == "${VERSUS_EXPERIMENT:-}"
+        assert service["env_file"] == [{"path": "keys.env", "required": False}]
         assert any(":?" in str(value) for value in service["environment"].values())
 
 
@@ -111,3 +118,66 @@ def test_the_commands_of_the_containers_are_commands(
     for line in lines:
         arguments = build_parser().parse_args(line)
         assert callable(arguments.handler)
+
+
+def test_the_arms_that_deploy_shows_are_arms(repository: Path, tmp_path: Path) -> None:
+    """Every example of an arm on the page is an experiment that loads, its store and its endpoint included."""
+    page = (repository / "docs" / "deploy.md").read_text(encoding="utf-8")
+    shown = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[arms]]" in block]
+    assert len(shown) == 4
+    for block in shown:
+        whole = block if block.startswith("name") else f'name = "arms"\ncorpus = "tern-manual"\n{block}'
+        (tmp_path / "arms.toml").write_text(whole, encoding="utf-8")
+        (arm,) = load_experiment(tmp_path / "arms.toml").arms
+        assert arm.endpoint or "milvus" in arm.rag["store"]
+
+
+def test_app_and_serve_take_their_arms_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that VERSUS_EXPERIMENT names is read before anything is shown or served; a missing one is an error."""
+    monkeypatch.setenv("VERSUS_EXPERIMENT", str(tmp_path / "nothing.toml"))
+    for line in (["app", "--no-browser"], ["serve"]):
+        arguments = build_parser().parse_args([*line, "--workspace", str(tmp_path)])
+        with pytest.raises(ExperimentError, match="nothing"):
+            arguments.handler(arguments)
+
+
+def test_a_login_that_cannot_work_is_said_before_the_app_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file, a file that is no TOML, missing keys: all named at once; with all of them it passes."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(ComparisonError, match=r"needs .*secrets\.toml"):
+        check_login(tmp_path)
+    secrets = tmp_path / ".streamlit" / "secrets.toml"
+    secrets.parent.mkdir()
+    for text, words in (
+        ("auth = ", "TOML"),
+        ("auth = 1", "section"),
+        ("[auth]\nclient_id = 'x'", "redirect_uri, cookie"),
+    ):
+        secrets.write_text(text)
+        with pytest.raises(ComparisonError, match=words):
+            check_login(tmp_path)
+    secrets.write_text("[auth]\n" + "".join(f"{key} = 'x'\n" for key in NEEDED))
+    check_login(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    secrets.unlink()
+    arguments = build_parser().parse_args(["app", "--login", "--no-browser", "--workspace", str(tmp_path)])
+    with pytest.raises(ComparisonError, match="secrets"):
+        arguments.handler(arguments)
+
+
+def test_a_login_without_its_package_names_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that is named is one that the project has, and both images hold it."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "authlib" else real(name, *more)
+    )
+    with pytest.raises(ComparisonError, match=r"rag-vs-finetune\[login\]"):
+        check_login(tmp_path)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "rag-vs-finetune" and "login" in project["optional-dependencies"]
+    for line in re.findall(
+        r"constraint constraints.txt '\.\[(.*)\]'", (Path(__file__).parents[2] / "Dockerfile").read_text()
+    ):
+        assert "login" in line.split(",")
