@@ -17,6 +17,7 @@ from data_prep.crawling.bodies import page_links, sitemap_entries, unpacked
 from data_prep.crawling.frontier import Frontier
 from data_prep.errors import DataError
 from data_prep.intake import Intake
+from tests.data_prep import site_server
 from tests.data_prep.site_server import Site, site
 
 
@@ -148,6 +149,48 @@ def test_private_addresses_are_refused(tmp_path: Path) -> None:
                 row = next(frontier.rows())
                 assert row.state == "skipped"
                 assert "private" in (row.reason or "")
+        assert not server.asked
+
+
+@pytest.mark.slow
+def test_a_redirect_to_a_private_address_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that may be asked sends on to one that may not: the second is refused, and not asked.
+
+    In the process that crawls, 127.0.0.1 alone is made to count as public.
+    """
+    try:
+        socket.create_server(("127.0.0.2", 0)).close()
+    except OSError:
+        pytest.skip("127.0.0.2 is no address of this machine")
+    code = "from data_prep.crawling import process, resolving; resolving.is_public = lambda at: at == '127.0.0.1'; "
+    with site() as server, site("127.0.0.2") as inner:
+        target = f"{inner.url}/docs/a.html"
+        monkeypatch.setitem(site_server.MOVED, "/docs/go.html", target)
+        config = CrawlConfig(f"{server.url}/docs/go.html", tmp_path / "crawl", delay=0.0)
+        command = [sys.executable, "-c", code + "raise SystemExit(process.main())"]
+        subprocess.run(command, input=config.to_json() + "\n", text=True, check=True, capture_output=True)
+        with Frontier(config.folder) as frontier:
+            row = frontier.row(target)
+            assert row is not None
+            assert (row.state, "private" in (row.reason or "")) == ("skipped", True)
+        assert server.asked["/docs/go.html"] == 1
+        assert not inner.asked
+
+
+@pytest.mark.slow
+def test_a_proxy_of_the_environment_is_no_way_round_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `http_proxy` set a private name is refused as well, and the proxy is not asked for it."""
+    with site() as proxy, site() as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        url = f"http://localhost:{server.url.rsplit(':', 1)[1]}/docs/a.html"
+        config = CrawlConfig(url, tmp_path / "crawl", delay=0.0)
+        crawl(config)
+        with Frontier(config.folder) as frontier:
+            assert [(row.state, "private" in (row.reason or "")) for row in frontier.rows()] == [("skipped", True)]
+        assert not proxy.asked
         assert not server.asked
 
 
