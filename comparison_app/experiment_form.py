@@ -18,13 +18,16 @@ from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError
 
+UNMEASURED = ("assumed", "none", "prices, at most")
+"""Where the plan has an arm's figures from when no run of it tells them."""
+
 
 @dataclass(frozen=True)
 class Estimate:
     """What a comparison will take. `seconds` and `cost` are those of the arms for which they are known.
 
-    `untimed` and `unpriced` name the other arms; `at_most`: the tokens of some endpoint are not measured here, so the
-    most that retrieval and the limit on answers allow was priced.
+    `untimed` and `unpriced` name the other arms, `assumed` those whose seconds no run tells; `at_most`: the tokens of
+    some endpoint are not measured here, so the most that retrieval and the limit on answers allow was priced.
     """
 
     questions: int
@@ -34,6 +37,7 @@ class Estimate:
     currency: str = "USD"
     untimed: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     at_most: bool = False
 
     @property
@@ -41,8 +45,9 @@ class Estimate:
         """The estimate as a line to read."""
         told = f"{self.questions} questions to {self.arms} arms: {self.questions * self.arms} answers"
         if len(self.untimed) < self.arms:
-            told += f"; about {self.seconds:.0f} s by earlier runs"
-            told += f", and {', '.join(self.untimed)}, which was not run here yet" if self.untimed else ""
+            told += f"; about {self.seconds:.0f} s"
+            told += f" (assumed for {', '.join(self.assumed)})" if self.assumed else " by earlier runs"
+            told += f", without {', '.join(self.untimed)}: not run here yet" if self.untimed else ""
         else:
             told += "; how long they take is not known yet, nothing like it was run here"
         if len(self.unpriced) < self.arms:
@@ -93,17 +98,17 @@ def subset_of(workspace: Workspace, corpus: Corpus, adapters: Sequence[str]) -> 
     """Return the nested subset whose facts all these adapters were trained on; None for all facts, or no adapter."""
     from finetune.run_record import read_run_record
 
-    path = corpus.path / "questions" / "subsets.json"
-    if not adapters or not path.exists():
+    names = corpus.subset_names()
+    if not adapters or not names:
         return None
     facts = {question.id: question.fact for question in corpus.questions("train")}
     trained = [
         {facts[name] for name in read_run_record(workspace.adapter(adapter)).trained_ids if facts.get(name)}
         for adapter in dict.fromkeys(adapters)
     ]
-    for name in json.loads(path.read_text(encoding="utf-8")):
+    for name in names:
         if all(known == set(corpus.subset(name)) for known in trained):
-            return str(name)
+            return name
     return None
 
 
@@ -115,13 +120,15 @@ def estimate(workspace: Workspace, arms: Sequence[ArmSpec], count: int, currency
     experiment = Experiment("form", "form", tuple(arms), (), currency=currency)
     planned = {item.arm: item for item in planned_arms(experiment, count, workspace.runs)}
     known = _measured(workspace)
+    assumed: list[str] = []
     seconds: dict[str, float | None] = {}
     cost: dict[str, float | None] = {}
     for arm in arms:
         plan = planned[arm.name]
-        like = known.get((arm.kind == "rag-extractive", arm.generator)) if plan.seconds is None else None
+        like = known.get((arm.kind == "rag-extractive", arm.generator)) if plan.source in UNMEASURED else None
         seconds[arm.name] = plan.seconds if like is None else like[0] * count
-        cost[arm.name] = like[1] * count if like is not None and plan.cost is None else plan.cost
+        cost[arm.name] = like[1] * count if like is not None and plan.source != "prices, at most" else plan.cost
+        assumed += [arm.name] if like is None and plan.source == "assumed" else []
     return Estimate(
         count,
         len(arms),
@@ -130,6 +137,7 @@ def estimate(workspace: Workspace, arms: Sequence[ArmSpec], count: int, currency
         currency,
         tuple(name for name, item in seconds.items() if item is None),
         tuple(name for name, item in cost.items() if item is None),
+        tuple(assumed),
         any(item.source.endswith("at most") and item.cost is not None for item in planned.values()),
     )
 

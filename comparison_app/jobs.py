@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +119,14 @@ class Jobs:
             return JobState("running")
         return JobState("lost", _last_words(job) or "its process was killed before it could say why")
 
+    def active(self, kind: str) -> Job | None:
+        """Return the job of a kind that is running; None if there is none."""
+        return next((job for job in self.jobs(kind) if self.state(job).state == "running"), None)
+
+    def has_begun(self, job: Job) -> bool:
+        """Tell whether a comparison got so far that there is something to go on from."""
+        return (self.workspace.runs / str(job.arguments["name"]) / "run.json").exists()
+
     def stop(self, job: Job, patience: float = 20.0) -> None:
         """Ask a job to stop, as Ctrl-C does; kill it if it does not within `patience` seconds. Idle where it ended."""
         pid = _read(job.folder / "running.json").get("pid")
@@ -151,6 +160,35 @@ def progress(job: Job) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines if line]
     except (OSError, ValueError):
         return []
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training is: steps done of `total`, the loss of the last, and seconds left at the pace so far."""
+
+    step: int
+    total: int
+    loss: float
+    seconds_left: float
+
+    @property
+    def share(self) -> float:
+        """The share that is done, 0 to 1."""
+        return min(1.0, self.step / max(1, self.total))
+
+
+def training_steps(job: Job) -> list[dict[str, Any]]:
+    """Return a training's progress step by step: `step`, `total`, `loss`, `seconds`."""
+    return [row for row in progress(job) if "step" in row]
+
+
+def training_progress(steps: Sequence[Mapping[str, Any]]) -> TrainingProgress | None:
+    """Return how far a training is by its steps; None before the first."""
+    if not steps:
+        return None
+    last = steps[-1]
+    left = last["seconds"] / max(1, last["step"]) * max(0, last["total"] - last["step"])
+    return TrainingProgress(last["step"], last["total"], last["loss"], left)
 
 
 def training_name(text: str) -> str:

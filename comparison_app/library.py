@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 from comparison_app.errors import ComparisonError
 from comparison_app.first_index import ensure_index
 from comparison_app.indexes import index_path, open_retriever, rag_config, update_index
+from comparison_app.uploads import Upload, take_in
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.corpus import SAMPLE_CORPORA, Corpus, ManifestEntry, load_corpus, title_of, write_manifest
 from data_prep.errors import VersusError
+from data_prep.folders import ScrapeReport
 
 if TYPE_CHECKING:
     from haystack import Document
@@ -126,6 +128,13 @@ class Library:
         arguments = (task, load_corpus(corpus.path), include_new)
         threading.Thread(target=self._index, args=arguments, name=f"index-{corpus.name}", daemon=True).start()
         return task
+
+    def add(self, name: str, files: Sequence[Upload]) -> ScrapeReport:
+        """Take files into the corpus `name` of the workspace, a new one if need be, and index it in a thread."""
+        folder = self.workspace.corpora / check_name(name)
+        report = take_in(list(files), folder)
+        self.reindex(load_corpus(folder))
+        return report
 
     def _index(self, task: Reindexing, corpus: Corpus, include_new: bool) -> None:
         try:

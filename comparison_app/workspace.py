@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from comparison_app.errors import ComparisonError
@@ -75,6 +76,15 @@ class Workspace:
         """Return the names of all usable adapters, bundled ones included."""
         folders = [place for place in (self.adapters, BUNDLED_ADAPTERS) if place.is_dir()]
         return sorted({path.parent.name for folder in folders for path in folder.glob("*/run_record.json")})
+
+    def finished_runs(self) -> list[str]:
+        """Return the names of the runs that have a summary, the newest first."""
+        finished = sorted(self.runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return [path.parent.name for path in finished]
+
+    def new_run_name(self, experiment: str) -> str:
+        """Return a name for a run of `experiment` that starts now."""
+        return f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
 
     def run(self, name: str) -> Path:
         """Return the folder of an existing run, by name or path."""

@@ -99,17 +99,27 @@ class Corpus:
 
     def subset(self, name: str) -> frozenset[str]:
         """Return the facts of a nested subset (`questions/subsets.json`); raises `CorpusError` for an unknown name."""
-        path = self.path / "questions" / "subsets.json"
-        try:
-            subsets: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            subsets = {}
-        except ValueError as error:
-            raise CorpusError(f"{path}: not JSON: {error}") from error
+        subsets = self._subsets()
         if name not in subsets:
             known = ", ".join(subsets) or "none"
             raise CorpusError(f"corpus {self.name} has no subset {name!r}; it has: {known}")
         return frozenset(subsets[name])
+
+    def subset_names(self) -> list[str]:
+        """Return the names of the nested subsets, none if the corpus has none; raises `CorpusError` as `subset`."""
+        return list(self._subsets())
+
+    def _subsets(self) -> dict[str, list[str]]:
+        path = self.path / "questions" / "subsets.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise CorpusError(f"{path}: not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise CorpusError(f"{path}: must be an object of names and facts; `versus questions split --subsets`")
+        return found
 
     def fingerprint(self, include_new: bool = False) -> str:
         """Return the SHA-256 over all ids and texts: it changes when any document does."""

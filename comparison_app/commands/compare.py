@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +185,7 @@ def _run_name(workspace: Workspace, experiment: str, *, resume: bool) -> str:
     made = sorted(path.parent.name for path in workspace.runs.glob(f"{experiment}-*/experiment.toml"))
     if resume and made:
         return made[-1]
-    return f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+    return workspace.new_run_name(experiment)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def start_form() -> None:
     st.caption(look.plain(expected.in_words))
     if st.button("Start the comparison", type="primary", icon=":material/play_arrow:"):
         path = write_experiment(session.workspace(), name, corpus, [specs[arm] for arm in arms], sample)
-        run = f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-        launch({"experiment": str(path.resolve()), "name": run})
+        launch({"experiment": str(path.resolve()), "name": session.workspace().new_run_name(path.stem)})
 
 
 def launch(arguments: dict[str, object]) -> None:
@@ -71,9 +69,9 @@ def launch(arguments: dict[str, object]) -> None:
 def jobs() -> None:
     """Show the comparison at work, or how the last one ended."""
     found = session.jobs().jobs("compare")
-    active = [job for job in found if session.jobs().state(job).state == "running"]
-    if active:
-        running(active[0])
+    active = session.jobs().active("compare")
+    if active is not None:
+        running(active)
         return
     if found:
         state = session.jobs().state(found[0])
@@ -84,12 +82,7 @@ def jobs() -> None:
             box = st.container(border=True)
             box.write(look.plain(f"{found[0].title} {state.state}: {state.message}"))
             if box.button("Resume", key=f"resume-{found[0].id}"):
-                launch({**found[0].arguments, "resume": started(found[0])})
-
-
-def started(job: Job) -> bool:
-    """Tell whether a comparison got so far that there is something to go on from."""
-    return (session.workspace().runs / str(job.arguments["name"]) / "run.json").exists()
+                launch({**found[0].arguments, "resume": session.jobs().has_begun(found[0])})
 
 
 @st.fragment(run_every=1)
@@ -216,8 +209,7 @@ def main() -> None:
     """Lay out the page."""
     look.page_title("Compare", "All arms, the same questions: which to trust where, and how sure that is.")
     jobs()
-    finished = session.workspace().runs.glob("*/summary.json")
-    runs = [path.parent.name for path in sorted(finished, key=lambda path: path.stat().st_mtime, reverse=True)]
+    runs = session.workspace().finished_runs()
     wanted = st.query_params.get("tab")
     usual = TABS[0] if runs else TABS[3]
     tab = st.segmented_control(

@@ -8,7 +8,7 @@ from comparison_app import library as documents
 from comparison_app.jobs import progress
 from comparison_app.library import Reindexing
 from comparison_app.passages import pictures_of
-from comparison_app.uploads import LARGEST_UPLOAD, Upload, take_in
+from comparison_app.uploads import LARGEST_UPLOAD, Upload
 from comparison_app.web import look, session
 from data_prep.corpus import Corpus, load_corpus
 from data_prep.errors import VersusError
@@ -121,12 +121,10 @@ def add(corpus: Corpus) -> None:
             f"Documents or a zip of them, {LARGEST_UPLOAD / 1e6:.0f} MB at most", accept_multiple_files=True
         )
         if st.form_submit_button("Add the files", type="primary"):
-            folder = session.workspace().corpora / documents.check_name(into)
             with st.spinner("Reading the files …"):
-                report = take_in([Upload(file.name, file.getvalue()) for file in given], folder)
+                report = session.library().add(into, [Upload(file.name, file.getvalue()) for file in given])
             st.session_state["taken_in"] = (into, report)
             session.known_corpora.clear()
-            session.library().reindex(load_corpus(folder))
     with site, st.form("scrape"):
         st.subheader("A site", anchor=False)
         address = st.text_input("Address", placeholder="https://…")

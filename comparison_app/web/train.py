@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import streamlit as st
 
 from comparison_app.errors import ComparisonError
-from comparison_app.jobs import Job, progress, training_name
+from comparison_app.jobs import Job, training_name, training_progress, training_steps
 from comparison_app.web import look, session
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError
@@ -25,7 +24,7 @@ def form(corpus: Corpus) -> None:
         st.caption(load_recipe(recipe).description)
         left, middle, right = st.columns(3)
         name = left.text_input("Name of the adapter", value=f"{corpus.name}-{recipe}")
-        subset = middle.selectbox("Facts", ["all", *subsets(corpus)], help="A nested subset trains faster.")
+        subset = middle.selectbox("Facts", ["all", *corpus.subset_names()], help="A nested subset trains faster.")
         limit = right.number_input("Stop after seconds (0: as the recipe says)", min_value=0, value=0, step=30)
         count = len(corpus.questions("train"))
         if not count:
@@ -38,12 +37,6 @@ def form(corpus: Corpus) -> None:
             arguments = {"recipe": recipe, "corpus": str(corpus.path.resolve()), "name": training_name(name)}
             start(arguments | {"subset": None if subset == "all" else subset, "max_seconds": limit or None})
         st.caption(f"{count:,} train questions in {look.plain(corpus.name)}. One training at a time runs on a device.")
-
-
-def subsets(corpus: Corpus) -> list[str]:
-    """Return the names of the corpus's nested subsets."""
-    path = corpus.path / "questions" / "subsets.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
 def start(arguments: dict[str, Any]) -> None:
@@ -62,19 +55,18 @@ def running(job: Job) -> None:
     if state.state != "running":
         st.rerun()
         return
-    steps = [row for row in progress(job) if "step" in row]
+    steps = training_steps(job)
     head, stop = st.columns([5, 1], vertical_alignment="center")
     head.subheader(f"Training {look.plain(job.title)}", anchor=False)
     if stop.button("Stop", icon=":material/stop_circle:", width="stretch", key="stop-training"):
         session.jobs().stop(job)
         st.toast("Stopping after this step; it can be resumed.")
-    if not steps:
+    far = training_progress(steps)
+    if far is None:
         st.progress(0.0, "Loading the model")
         return
-    last = steps[-1]
-    left = last["seconds"] / max(1, last["step"]) * (last["total"] - last["step"])
-    share = min(1.0, last["step"] / max(1, last["total"]))
-    st.progress(share, f"Step {last['step']:,} of {last['total']:,} · loss {last['loss']:.3f} · {left:.0f} s left")
+    told = f"Step {far.step:,} of {far.total:,} · loss {far.loss:.3f} · {far.seconds_left:.0f} s left"
+    st.progress(far.share, told)
     curve(steps)
 
 
@@ -97,7 +89,7 @@ def past(jobs: list[Job]) -> None:
         ):
             if state.message:
                 st.write(look.plain(state.message))
-            steps = [row for row in progress(job) if "step" in row]
+            steps = training_steps(job)
             if len(steps) > 1:
                 curve(steps)
             if state.state in ("stopped", "lost", "failed") and st.button("Resume", key=f"resume-{job.id}"):
@@ -151,12 +143,12 @@ def main() -> None:
     with st.columns([1, 3])[0]:
         corpus = session.pick_corpus()
     jobs = session.jobs().jobs("train")
-    active = [job for job in jobs if session.jobs().state(job).state == "running"]
-    if active:
-        running(active[0])
+    active = session.jobs().active("train")
+    if active is not None:
+        running(active)
     else:
         form(corpus)
-    past([job for job in jobs if job not in active])
+    past([job for job in jobs if job != active])
     adapters()
 
 

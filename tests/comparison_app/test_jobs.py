@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError, RunError
 from comparison_app.experiment import ArmSpec, load_experiment
 from comparison_app.experiment_form import estimate, slice_counts, write_experiment
-from comparison_app.jobs import Job, Jobs, progress, training_name
+from comparison_app.jobs import Job, Jobs, progress, training_name, training_progress, training_steps
+from comparison_app.planning import ASSUMED_SECONDS
 from comparison_app.run_table import NOBODY, TIE, chosen, read_rows
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
@@ -133,7 +135,7 @@ def test_an_experiment_is_put_together_and_estimated(small_corpus: Path, tmp_pat
     assert [arm.name for arm in read.arms] == ["rag-extractive", "rag"]
     assert dict(read.arm("rag").rag) == {"top_k": 3}
     assert read.new_documents == ("new-document" in counts)
-    assert estimate(workspace, arms, 10).untimed == ("rag-extractive", "rag")
+    assert estimate(workspace, arms, 10).assumed == ("rag-extractive", "rag")
     with pytest.raises(ComparisonError, match="at least one slice"):
         write_experiment(workspace, "mine", corpus, arms, {})
 
@@ -145,10 +147,13 @@ def test_an_estimate_without_runs_is_by_prices_and_with_them_by_what_was_measure
     there = {"model": "m", "endpoint": "http://127.0.0.1:9/v1", "max_new_tokens": 100}
     remote = ArmSpec("remote", "base", input_price=1.0, output_price=10.0, **there)  # type: ignore[arg-type]
     first = estimate(workspace, [quotes, remote], 10, "EUR")
-    assert (first.untimed, first.unpriced, first.at_most) == (("quotes", "remote"), ("quotes",), True)
-    assert first.cost == pytest.approx(10 * (84 * 1.0 + 100 * 10.0) / 1e6)
-    assert "10 questions to 2 arms: 20 answers; how long they take is not known yet" in first.in_words
-    assert "at most 0.0108 EUR, without quotes." in first.in_words
+    assert (first.assumed, first.untimed, first.unpriced, first.at_most) == (("quotes",), ("remote",), (), True)
+    quoting = 10 * ASSUMED_SECONDS["rag-extractive"]
+    assert first.cost == pytest.approx(10 * (84 * 1.0 + 100 * 10.0) / 1e6 + quoting * 0.10 / 3600)
+    assert f"about {quoting:.0f} s (assumed for quotes), without remote: not run here yet" in first.in_words
+    assert first.in_words.endswith("; at most 0.0109 EUR.")
+    alone = estimate(workspace, [replace(remote, input_price=None, output_price=None)], 10)
+    assert alone.in_words.endswith("how long they take is not known yet, nothing like it was run here.")
     told = {"model": None, "generator": quotes.generator, "latency": {"p50": 0.5, "p95": 1.0}}
     other = {"model": "m", "generator": remote.generator, "latency": {"p50": 2.0, "p95": 3.0}}
     priced = {"cost": {"per_question": 0.002, "currency": "EUR"}, "tokens": {"prompt": 400, "completion": 40}}
@@ -161,6 +166,32 @@ def test_an_estimate_without_runs_is_by_prices_and_with_them_by_what_was_measure
     assert (then.seconds, then.untimed, then.unpriced, then.at_most) == (25.0, (), (), False)
     assert then.cost == pytest.approx(10 * (100 * 1.0 + 10 * 10.0) / 1e6 + 5 * 0.10 / 3600)
     assert then.in_words == "10 questions to 2 arms: 20 answers; about 25 s by earlier runs; about 0.0021 EUR."
+
+
+def test_how_far_a_training_is_and_how_long_it_still_takes(tmp_path: Path) -> None:
+    """By the pace of the steps so far; before the first step nothing is known."""
+    job = Job("x", "train", "x", {}, "", tmp_path)
+    assert training_progress(training_steps(job)) is None
+    rows = [{"stage": "loading"}, {"step": 1, "total": 40, "loss": 3.0, "seconds": 9.0}]
+    rows.append({"step": 10, "total": 40, "loss": 1.5, "seconds": 20.0})
+    (tmp_path / "progress.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    far = training_progress(training_steps(job))
+    assert far is not None
+    assert (far.step, far.total, far.loss, far.seconds_left, far.share) == (10, 40, 1.5, 60.0, 0.25)
+
+
+def test_finished_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    """A run without a summary is not finished; a comparison that kept its questions can be gone on from."""
+    workspace = Workspace(tmp_path)
+    for place, name in enumerate(("old", "new", "unfinished")):
+        (workspace.runs / name).mkdir(parents=True)
+        if name != "unfinished":
+            (workspace.runs / name / "summary.json").write_text("{}")
+            os.utime(workspace.runs / name / "summary.json", (place, place))
+    assert workspace.finished_runs() == ["new", "old"]
+    (workspace.runs / "unfinished" / "run.json").write_text("{}")
+    begun = [Job("x", "compare", "x", {"name": name}, "", tmp_path) for name in ("unfinished", "old")]
+    assert [Jobs(workspace).has_begun(job) for job in begun] == [True, False]
 
 
 def test_a_run_is_read_question_by_question(tmp_path: Path) -> None:

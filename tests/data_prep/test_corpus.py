@@ -19,6 +19,20 @@ def test_documents_come_with_titles_and_new_ones_only_when_asked(small_corpus: P
     assert corpus.documents()[0].meta["title"] == "Battery"
 
 
+def test_nested_subsets_are_listed_and_damaged_ones_named(small_corpus: Path) -> None:
+    """Without a file there are none; a file of another shape is an error that names it."""
+    corpus, path = load_corpus(small_corpus), small_corpus / "questions" / "subsets.json"
+    path.write_text('{"n2": ["a", "b"], "n1": ["a"]}')
+    assert corpus.subset_names() == ["n2", "n1"]
+    assert corpus.subset("n1") == {"a"}
+    for text in ("[1]", "{"):
+        path.write_text(text)
+        with pytest.raises(CorpusError, match=r"subsets\.json"):
+            corpus.subset_names()
+    path.unlink()
+    assert corpus.subset_names() == []
+
+
 def test_a_new_document_takes_the_place_of_an_older_one_of_its_id(small_corpus: Path) -> None:
     """With the new documents, the replaced text is gone."""
     (small_corpus / "new_documents" / "battery.md").write_text("# Battery\n\nCharge for 2 hours.\n")
