@@ -17,6 +17,7 @@ from comparison_app.asking import Column
 from comparison_app.kinds import CLOSED_BOOK
 from comparison_app.leaderboard import MOST_NEEDED, Standing
 from comparison_app.passages import Passage, Picture, clipped
+from comparison_app.predictions import RetrievedSpan
 from data_prep.listings import Listing
 
 LABELS = {
@@ -112,6 +113,7 @@ def answer(
     parts = [head, _said(column, masked=plain)]
     if not plain and column.prediction is not None:
         parts += [_facts(column, charge), *(_source(number, item) for number, item in enumerate(sources, start=1))]
+        parts.append(_rest(column.prediction.documents[len(sources) :] if sources else ()))
     return Markup('<article class="v-card" style="--arm:{}">{}</article>').format(shade, Markup("").join(parts))
 
 
@@ -172,6 +174,20 @@ def _source(number: int, item: Passage) -> Markup:
         '<details><summary>[{}] {}</summary><div class="v-passage" dir="auto">{}</div>{}'
         '<p class="v-facts">{}, characters {}–{} · score {}{}</p></details>'
     ).format(number, where, pieces, pictures, item.document, item.start, item.end, f"{item.score:.3f}", link)
+
+
+def _rest(spans: Sequence[RetrievedSpan]) -> Markup:
+    """Return, folded, what else was retrieved beyond the sources shown in full."""
+    if not spans:
+        return Markup("")
+    lines = Markup("").join(
+        Markup("<li>{} ({}, characters {}–{}, score {})</li>").format(
+            span.title or span.document, span.document, span.start, span.end, f"{span.score:.3f}"
+        )
+        for span in spans
+    )
+    words = f"{len(spans)} more passage{'s' if len(spans) > 1 else ''} retrieved"
+    return Markup("<details><summary>{}</summary><ul>{}</ul></details>").format(words, lines)
 
 
 def _picture(picture: Picture) -> Markup:

@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 
 from comparison_app.comparison import changes_between
+from comparison_app.errors import ComparisonError
 from comparison_app.leaderboard import leaderboard
 from comparison_app.library import Library, copy_corpus, delete_document, write_document
 from comparison_app.predictions import Prediction, write_predictions
 from comparison_app.runner import open_run
+from comparison_app.uploads import Upload
 from comparison_app.votes import FILE_NAME, Vote, VoteStore, preference_pairs
 from comparison_app.workspace import Workspace
 from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
-from data_prep.review import review_counts
+from data_prep.review import load_drafts, review_counts
 from rag.locking import writer_lock
 from tests.comparison_app.chat_server import chat_server
 from tests.small_corpus import write_small_corpus
@@ -164,6 +166,28 @@ def test_what_an_answer_costs_is_said_only_where_it_is_known(workspace: Workspac
     assert "11 + 4 tokens · cost 0.000062 EUR" in facts[0]
     assert "11 + 4 tokens · price not given" in facts[1]
     assert "local, no charge" in facts[2]
+
+
+def test_passages_beyond_the_sources_shown_are_counted_and_listed() -> None:
+    """What was retrieved is never fewer than it looks: the rest stands folded below, its titles as text."""
+    from comparison_app.asking import Column
+    from comparison_app.passages import Passage
+    from comparison_app.predictions import RetrievedSpan
+    from comparison_app.web import look
+
+    spans = tuple(RetrievedSpan(f"d{n}", n, n + 9, 0.5, f"<b>Page {n}") for n in range(5))
+    sources = [
+        Passage(s.document, s.title, "", None, None, s.start, s.end, s.score, (("x", False),)) for s in spans[:3]
+    ]
+    for held, words in (
+        (spans, "2 more passages retrieved"),
+        (spans[:4], "1 more passage retrieved"),
+        (spans[:3], None),
+    ):
+        column = Column("rag", "done", "x", Prediction("q", "rag", "x", documents=held))
+        card = str(look.answer(column, sources, title="RAG"))
+        assert (words in card) if words else ("more passage" not in card)
+        assert "<b>Page" not in card and "more passage" not in str(look.answer(column, sources, title="A", plain=True))
 
 
 def test_a_question_of_50_000_characters_is_cut_and_said_so() -> None:
@@ -385,6 +409,19 @@ def test_documents_are_read_searched_and_changed(workspace: Workspace) -> None:
     assert "extra" not in corpus.document_ids()
 
 
+def test_added_files_are_indexed_and_found(workspace: Workspace) -> None:
+    """Files make a corpus that answers without another step; a name that leads out of the workspace is refused."""
+    library = Library(workspace)
+    report = library.add("added", [Upload("knob.md", b"# Knob\n\nTurn the knob 17 times.\n")])
+    assert report.added == ["knob"]
+    corpus = workspace.corpus("added")
+    task = library.reindexing(corpus)
+    assert task is not None and task.finished.wait(60) and task.error is None
+    assert library.search(corpus, "turn the knob")[0].meta["document"] == "knob"
+    with pytest.raises(ComparisonError):
+        library.add("../out", [])
+
+
 def test_a_workspace_that_another_process_indexes_is_said(workspace: Workspace) -> None:
     """Re-indexing meanwhile names the process; the app goes on answering from the index as it was."""
     library, corpus = Library(workspace), workspace.corpus("lamp")
@@ -413,6 +450,19 @@ def test_drafts_are_reviewed_beside_their_evidence(workspace: Workspace) -> None
     app.button(key="yes-d1").click().run()
     assert not app.exception
     assert review_counts(corpus.path) == {"accepted": 1, "edited": 0, "rejected": 0, "open": 1}
+    fields = {area.label.split(",")[0]: area for area in app.text_area}
+    assert fields["Evidence"].value.startswith("Wipe the shade")
+    fields["Evidence"].input("Words that stand nowhere in it.")
+    app.button[[button.label for button in app.button].index("Save and accept")].click().run()
+    assert "stands nowhere" in " ".join(error.value for error in app.error)
+    assert review_counts(corpus.path)["edited"] == 0
+    fields = {area.label.split(",")[0]: area for area in app.text_area}
+    fields["Evidence"].input("Wipe the shade")
+    fields["Paraphrases"].input("How is the shade cleaned?")
+    app.button[[button.label for button in app.button].index("Save and accept")].click().run()
+    assert not app.exception
+    edited = next(item for item in load_drafts(corpus.path) if item.state == "edited")
+    assert (edited.evidence, edited.draft.paraphrases) == ("Wipe the shade", ("How is the shade cleaned?",))
 
 
 @pytest.mark.parametrize(
