@@ -45,6 +45,8 @@ _MOST_DEAD = 0.3
 """Share of removed chunks beyond which a segment is written anew."""
 _BUILT_TOGETHER = 50_000
 """Chunks read from SQLite into one segment before merging, which bounds memory."""
+_LARGEST_BUILT = 250_000
+"""Chunks beyond which what is made from SQLite becomes several segments."""
 
 
 @dataclass(frozen=True)
@@ -250,20 +252,29 @@ def _covering(connection: sqlite3.Connection, source: _Source, opened: Sequence[
 
 
 def _built(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> Iterator[Segment]:
-    """Yield one segment of the rows from `first` to `last`, made from SQLite in blocks; none where the range is."""
-    import numpy as np
+    """Yield segments of the rows from `first` to `last`, made from SQLite in blocks; none where there is no row.
 
-    if last < first:
-        return
+    Each is of `_LARGEST_BUILT` chunks at most, so that memory is bounded whatever the size of the index.
+    """
     tokenizer = Tokenizer(source.language)
     blocks: list[Segment] = []
     begin = first
-    while begin <= last or not blocks:
+    while begin <= last:
         chunks = _chunk_rows(connection, source, begin, last)
-        end = last if len(chunks) < _BUILT_TOGETHER else chunks[-1].row
-        blocks.append(build_segment((begin, end), chunks, source.dimension, tokenizer))
+        whole = len(chunks) < _BUILT_TOGETHER
+        end = last if whole else chunks[-1].row
+        alone = whole and not blocks
+        blocks.append(build_segment((begin, end), chunks, source.dimension, tokenizer, ivf=alone))
         begin = end + 1
-    yield blocks[0] if len(blocks) == 1 else merge_segments(blocks, [np.ones(b.size, dtype=bool) for b in blocks])
+        if begin > last or len(blocks) * _BUILT_TOGETHER >= _LARGEST_BUILT:
+            yield blocks[0] if alone else _joined(blocks)
+            blocks = []
+
+
+def _joined(blocks: Sequence[Segment]) -> Segment:
+    import numpy as np
+
+    return merge_segments(blocks, [np.ones(block.size, dtype=bool) for block in blocks])
 
 
 def _chunk_rows(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> list[ChunkRow]:
@@ -435,8 +446,8 @@ def _merged(folder: Path, connection: sqlite3.Connection, source: _Source, names
     try:
         parts = [load_segment(folder / name) for name in names]
     except StoreError:
-        made = next(_built(connection, source, _span(names[0])[0], _span(names[-1])[1]))
-        return save_segment(made, folder).name
+        made = list(_built(connection, source, _span(names[0])[0], _span(names[-1])[1]))
+        return save_segment(made[0] if len(made) == 1 else _joined(made), folder).name
     found = zip(parts, _alive(connection, parts), strict=True)
     masks = [np.ones(part.size, dtype=bool) if mask is None else mask for part, mask in found]
     return save_segment(merge_segments(parts, masks), folder).name

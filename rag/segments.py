@@ -72,8 +72,10 @@ class Segment:
         return best
 
 
-def build_segment(span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: int, tokenizer: Tokenizer) -> Segment:
-    """Return the segment of `chunks`, the live ones of the rows in `span`."""
+def build_segment(
+    span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: int, tokenizer: Tokenizer, ivf: bool = True
+) -> Segment:
+    """Return the segment of `chunks`, the live ones of the rows in `span`; without `ivf` it is only to be merged."""
     import numpy as np
 
     matrix = matrix_of([chunk.vector for chunk in chunks], dimension)
@@ -82,7 +84,7 @@ def build_segment(span: tuple[int, int], chunks: Sequence[ChunkRow], dimension: 
         np.array([chunk.row for chunk in chunks], dtype=np.int64),
         np.array([term_hash(chunk.document) for chunk in chunks], dtype=np.uint64),
         matrix,
-        dense.build_ivf(matrix) if len(matrix) > dense.FLAT_UP_TO else None,
+        dense.build_ivf(matrix) if ivf and len(matrix) > dense.FLAT_UP_TO else None,
         unpack_sentences([chunk.sentences for chunk in chunks], dimension),
         build_postings([chunk.text for chunk in chunks], tokenizer),
     )

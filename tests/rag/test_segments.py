@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from haystack import Document
 
-from rag import postings
+from rag import derived, postings
 from rag.config import RagConfig
 from rag.derived import derived_folder, load_snapshot, merge_from
 from rag.embedding import Embedder
@@ -48,6 +49,21 @@ def test_many_generations_find_what_one_finds(store: EmbeddedStore, embedder: Em
     at_once = EmbeddedStore(store.path.with_name("at-once.sqlite"))
     index_documents([*manual_documents(), *_pages(range(5, 11))], at_once, embedder, _CONFIG)
     assert _answers(store, embedder) == pytest.approx(_answers(at_once, embedder), abs=2e-3)
+
+
+def test_a_large_index_is_built_in_several_segments(
+    store: EmbeddedStore, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made from SQLite in blocks of seven chunks and segments of fourteen, it finds what one segment finds."""
+    index_documents([*manual_documents(), *_pages(range(40))], store, embedder, _CONFIG)
+    whole = _answers(store, embedder)
+    for path in derived_folder(store.path).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr(derived, "_BUILT_TOGETHER", 7)
+    monkeypatch.setattr(derived, "_LARGEST_BUILT", 14)
+    segments = load_snapshot(store, "bm25", True).segments
+    assert [segment.size for segment in segments] == [14, 14, 14, segments[-1].size]
+    assert _answers(store, embedder) == pytest.approx(whole, abs=1e-5)
 
 
 def test_one_changed_document_leaves_other_segments_unread(store: EmbeddedStore, embedder: Embedder) -> None:
