@@ -210,8 +210,8 @@ def added_seconds(store: EmbeddedStore, embedder: Embedder, config: RagConfig) -
 
     Raises `RuntimeError` where one of the stages does not.
     """
-    only = {"dense": {"lexical_weight": 0.0}, "lexical": {"dense_weight": 0.0}}
-    stages = {name: HybridSearch(store, embedder, replace(config, **off)) for name, off in only.items()}
+    alone = {"dense": replace(config, lexical_weight=0.0), "lexical": replace(config, dense_weight=0.0)}
+    stages = {name: HybridSearch(store, embedder, only) for name, only in alone.items()}
     for stage in stages.values():
         stage.warm_up()
     embedder.warm_up()
