@@ -139,6 +139,8 @@ def _edited(draft: Draft, edited: Mapping[str, Any], texts: Mapping[str, str]) -
                 f"draft {draft.id}: an answer needs evidence; give a quote from document {draft.document!r}"
             )
         return changed
+    if not changed.quote and not changed.answerable:
+        return replace(changed, evidence=(), located=None)
     found = locate(changed.quote, texts.get(draft.document, ""))
     if found is None:
         raise DataError(f"draft {draft.id}: the quote stands nowhere in document {draft.document!r}")

@@ -10,6 +10,7 @@ from comparison_app.library import is_editable
 from comparison_app.web import look, session
 from data_prep.corpus import Corpus
 from data_prep.drafts import drafts_path
+from data_prep.errors import DataError
 from data_prep.review import ReviewItem, decide, load_drafts, publish_facts
 
 SHOWN = ("open", "accepted", "edited", "rejected", "dropped")
@@ -75,11 +76,23 @@ def draft(corpus: Corpus, item: ReviewItem) -> None:
         row.button("Open again", key=f"open-{item.id}", on_click=decided, args=(corpus.path, item.id, "reopen"))
     with st.expander("Edit"), st.form(f"edit-{item.id}"):
         wordings = st.text_area("Wordings, one a line", "\n".join(item.draft.wordings))
+        paraphrases = st.text_area("Paraphrases, for the test alone, one a line", "\n".join(item.draft.paraphrases))
         given = st.text_area("Answers, one a line; none if it cannot be answered", "\n".join(item.draft.answers))
+        shown = item.draft.quote or item.evidence
+        quote = st.text_area("Evidence, in the document's own words; none if it cannot be answered", shown).strip()
         if st.form_submit_button("Save and accept"):
-            edited = {"wordings": _lines(wordings), "answers": _lines(given)}
-            decide(corpus.path, item.id, "edit", edited)
-            st.rerun()
+            edited = {"wordings": _lines(wordings), "paraphrases": _lines(paraphrases), "answers": _lines(given)}
+            _save(corpus, item, edited if quote == shown.strip() else {**edited, "quote": quote})
+
+
+def _save(corpus: Corpus, item: ReviewItem, edited: dict[str, str | list[str]]) -> None:
+    """Record an edit; what is wrong with it is told in the form, and what was typed stays."""
+    try:
+        decide(corpus.path, item.id, "edit", edited)
+    except DataError as error:
+        st.error(look.plain(str(error)))
+        return
+    st.rerun()
 
 
 def publish(corpus: Corpus, count: int) -> None:
