@@ -8,6 +8,7 @@
 
 Messages are `{"role": "system" or "user" or "assistant", "content": str}`, in the words that Versus itself trains and
 asks in (`conversations`). A question without answers is answered with the refusal of the corpus's language.
+trl's own loader and check are run on its files in the tests; those of the other two keep to their documentation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Export: files as trl, LLaMA-Factory and Axolotl document them."""
+"""Export: files that trl takes, and that keep to what LLaMA-Factory and Axolotl document; those two are not run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _alternate(messages: list[dict[str, str]]) -> bool:
 
 
 def test_trl_gets_prompt_and_completion(small_corpus: Path, tmp_path: Path) -> None:
-    """One user message and one assistant message, and trl itself calls it conversational."""
+    """One user message and one assistant message."""
     corpus = load_corpus(small_corpus)
     written = export_questions(corpus, tmp_path, ExportConfig(format="trl"))
     assert written == {"train.jsonl": len(corpus.questions("train")), "dev.jsonl": len(corpus.questions("dev"))}
@@ -36,6 +36,25 @@ def test_trl_gets_prompt_and_completion(small_corpus: Path, tmp_path: Path) -> N
             "prompt": [{"role": "user", "content": question.question}],
             "completion": [{"role": "assistant", "content": (question.answers or (refusal("en"),))[0]}],
         }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passages", [0, 2])
+def test_trl_itself_takes_what_is_written_for_it(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passages: int
+) -> None:
+    """Loaded by `datasets` as a user would, each row is conversational to trl, and none of them is extra."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from datasets import load_dataset
+    from trl.data_utils import is_conversational
+
+    written = export_questions(load_corpus(small_corpus), tmp_path / "out", ExportConfig(passages=passages))
+    files = {name.removesuffix(".jsonl"): str(tmp_path / "out" / name) for name in written}
+    loaded = load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert {f"{split}.jsonl": rows.num_rows for split, rows in loaded.items()} == written
+    for rows in loaded.values():
+        assert set(rows.column_names) == {"prompt", "completion"}
+        assert all(is_conversational(row) for row in rows)
 
 
 def test_llama_factory_gets_messages_and_their_description(small_corpus: Path, tmp_path: Path) -> None:
