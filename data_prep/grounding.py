@@ -31,7 +31,7 @@ from data_prep.conversations import is_refusal
 from data_prep.drafts import Draft
 from data_prep.errors import DataError
 from data_prep.splits import wording_key
-from data_prep.standing_alone import why_not_alone
+from data_prep.standing_alone import LANGUAGES, why_not_alone
 from data_prep.support import Claim, Embed, missing_numbers, numbers, sentence_spans, stems, support_shares
 
 if TYPE_CHECKING:
@@ -66,9 +66,18 @@ class GroundingConfig:
             raise DataError(f"grounding: {', '.join(wrong)} must lie over 0 and up to 1")
 
 
+_NO_RULES = (
+    "whether a question makes sense without its section: there are rules for English and Russian, none for language {!r};"
+    " read the questions for that, or name a judge model"
+)
+
+
 @dataclass(frozen=True)
 class GroundingReport:
-    """How many drafts came and stayed, the reasons of the others, and how many single wordings were taken out."""
+    """How many drafts came and stayed, the reasons of the others, and how many single wordings were taken out.
+
+    `unchecked` says which checks the documents' language has no rules for.
+    """
 
     drafts: int
     kept: int
@@ -76,6 +85,7 @@ class GroundingReport:
     wordings_dropped: int = 0
     located: dict[str, int] = field(default_factory=dict)
     dropped: list[Draft] = field(default_factory=list)
+    unchecked: tuple[str, ...] = ()
 
 
 def ground_drafts(
@@ -106,6 +116,7 @@ def ground_drafts(
         wordings_dropped=before - sum(len(draft.questions) for draft in alone),
         located=dict(Counter(draft.located or "not found" for draft in drafts if draft.answerable)),
         dropped=dropped,
+        unchecked=() if config.language in LANGUAGES else (_NO_RULES.format(config.language),),
     )
 
 

@@ -62,6 +62,9 @@ _PRONOUN_RU = re.compile(
     re.IGNORECASE,
 )
 
+LANGUAGES = ("en", "ru")
+"""The languages that have rules; in others only questions that name nothing are found."""
+
 
 def why_not_alone(question: str) -> str | None:
     """Return what keeps a question from making sense alone, as a stretch of it or in words; None if nothing does."""

@@ -229,6 +229,8 @@ def _tell(
         *((f"dropped: {k}", n) for k, n in report.reasons.items()),
     ]
     print_table(f"drafts of {corpus.name}", ["", "drafts"], rows)
+    for check in report.unchecked:
+        out.print(f"not checked: {check}", style="yellow", markup=False)
     out.print(f"every dropped draft with its reason: {corpus.path / 'questions' / 'grounding.json'}", markup=False)
     then = "versus questions split" if published is not None else "versus questions review"
     if published is not None:

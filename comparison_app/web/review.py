@@ -81,8 +81,11 @@ def draft(corpus: Corpus, item: ReviewItem) -> None:
         shown = item.draft.quote or item.evidence
         quote = st.text_area("Evidence, in the document's own words; none if it cannot be answered", shown).strip()
         if st.form_submit_button("Save and accept"):
-            edited = {"wordings": _lines(wordings), "paraphrases": _lines(paraphrases), "answers": _lines(given)}
-            _save(corpus, item, edited if quote == shown.strip() else {**edited, "quote": quote})
+            edited: dict[str, str | list[str]] = {"wordings": _lines(wordings), "answers": _lines(given)}
+            edited["paraphrases"] = _lines(paraphrases)
+            if quote != shown.strip():
+                edited["quote"] = quote
+            _save(corpus, item, edited)
 
 
 def _save(corpus: Corpus, item: ReviewItem, edited: dict[str, str | list[str]]) -> None:

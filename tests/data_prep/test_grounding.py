@@ -176,3 +176,11 @@ def test_thresholds_that_make_no_sense_are_refused() -> None:
     """All of them are named at once."""
     with pytest.raises(DataError, match=r"supported_share, answered"):
         GroundingConfig(supported_share=0, answered=2)
+
+
+def test_a_language_without_rules_is_told_in_the_report() -> None:
+    """Whether a question stands alone is judged by rules of English and Russian; in French the report says so."""
+    _, report = ground_drafts([GOOD], DOCUMENTS)
+    assert report.unchecked == ()
+    _, report = ground_drafts([GOOD], DOCUMENTS, config=GroundingConfig(language="fr"))
+    assert "'fr'" in report.unchecked[0]
