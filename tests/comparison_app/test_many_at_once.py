@@ -1,0 +1,133 @@
+"""Many visitors of one process: one copy of a model for all, and nobody waits for a re-indexing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comparison_app.arm_pool import ArmPool
+from comparison_app.library import Library, copy_corpus, write_document
+from comparison_app.workspace import Workspace
+from data_prep.corpus import load_corpus
+from finetune.config import recipe_from_mapping
+from finetune.training import train_adapter
+from tests.comparison_app.pages import html_of, opened
+from tests.finetune.tiny import questions, save_pocket_like
+from tests.small_corpus import write_small_corpus
+
+LEARNT = "Twelve hours in the cold."
+
+
+def _train(model: Path, adapter: Path, steps: int) -> None:
+    tables = {
+        "model": {"name": str(model)},
+        "lora": {"rank": 16, "alpha": 32},
+        "optimisation": {"max_steps": steps, "learning_rate": 5e-3, "batch_size": 4},
+    }
+    train_adapter(recipe_from_mapping(tables, name="tiny", source="test"), questions(), adapter)
+
+
+@pytest.mark.slow
+def test_threads_share_one_model_and_a_retrained_adapter_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads, two corpora, two arms: the weights are loaded once, and each has the answers of one alone.
+
+    Trained anew under its old name, the adapter's new weights answer, without a restart.
+    """
+    workspace = Workspace(tmp_path / "workspace")
+    corpora = [load_corpus(write_small_corpus(workspace.corpora / "lamp"))]
+    corpora.append(copy_corpus(corpora[0], "lamp-2", workspace))
+    model, adapter = save_pocket_like(tmp_path / "model"), workspace.adapters / "v1"
+    _train(model, adapter, 1)
+    experiment = tmp_path / "arms.toml"
+    experiment.write_text(
+        f'name = "arms"\ncorpus = "lamp"\n[[arms]]\nname = "bare"\nkind = "base"\nmodel = "{model}"\n'
+        f'[[arms]]\nname = "taught"\nkind = "finetuned"\nmodel = "{model}"\nadapter = "v1"\n'
+    )
+    import finetune.answering
+
+    load, loads = finetune.answering.load_base, []
+
+    def counted(*given: Any, **settings: Any) -> Any:
+        loads.append(given)
+        return load(*given, **settings)
+
+    monkeypatch.setattr(finetune.answering, "load_base", counted)
+    pool, start = ArmPool(workspace, experiment), threading.Barrier(8)
+
+    def ask(number: int) -> tuple[str, str]:
+        arm = ("bare", "taught")[number // 2 % 2]
+        start.wait(60)
+        (made,) = pool.arm(corpora[number % 2], arm).answer(questions()[:1])
+        assert made.error is None, made.error
+        return arm, made.answer
+
+    with ThreadPoolExecutor(8) as threads:
+        said = list(threads.map(ask, range(8)))
+    assert len(loads) == 1
+    alone = {arm: next(pool.arm(corpora[0], arm).answer(questions()[:1])).answer for arm in ("bare", "taught")}
+    assert said == [(arm, alone[arm]) for arm, _ in said]
+    assert pool.arm(corpora[0], "taught") is pool.arm(corpora[0], "taught")
+
+    _train(model, workspace.adapters / "v2", 150)
+    adapter.rename(tmp_path / "old")
+    (workspace.adapters / "v2").rename(adapter)
+    assert next(pool.arm(corpora[1], "taught").answer(questions()[:1])).answer == LEARNT
+    assert next(pool.arm(corpora[0], "bare").answer(questions()[:1])).answer == alone["bare"]
+    assert len(loads) == 2
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What holds a re-indexing up at its embedding until it is set; those who ask embed as ever."""
+    from rag.embedding import Embedder
+
+    way, embed = threading.Event(), Embedder.embed_documents
+
+    def waiting(self: Embedder, texts: Sequence[str], *rest: Any, **settings: Any) -> Any:
+        assert not threading.current_thread().name.startswith("index-") or way.wait(120)
+        return embed(self, texts, *rest, **settings)
+
+    way.set()
+    monkeypatch.setattr(Embedder, "embed_documents", waiting)
+    yield way
+    way.set()
+
+
+@pytest.mark.slow
+def test_questions_are_answered_while_the_index_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """In the middle of it the answer comes from the index as it was; afterwards the new document answers."""
+    import streamlit as st
+
+    from comparison_app.web import session
+
+    workspace = Workspace(tmp_path / "workspace")
+    corpus = load_corpus(write_small_corpus(workspace.corpora / "lamp"))
+    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
+    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
+    st.cache_resource.clear()
+    library: Library = session.library()
+    library.retriever(corpus)
+    write_document(corpus, "remote", "# Remote control\n\nThe remote control reaches 9 metres through open air.\n")
+    gate.clear()
+    try:
+        task = library.reindex(corpus)
+        page = opened("ask", q="What do I clean the shade with?", arms="rag-extractive")
+        assert "damp cloth" in html_of(page)
+        assert not task.finished.is_set() and task.report is None
+        early = opened("ask", q="How far does the remote control reach?", arms="rag-extractive")
+        assert "9 metres" not in html_of(early) and not task.finished.is_set()
+    finally:
+        gate.set()
+    assert task.finished.wait(120) and task.report is not None and task.report.added == 1
+    late = opened("ask", q="How far does the remote control reach?", arms="rag-extractive")
+    assert "9 metres" in html_of(late)
+    st.cache_resource.clear()
