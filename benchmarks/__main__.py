@@ -17,6 +17,7 @@ COMMANDS = (
     ("benchmarks/abstention.py", "clapnq"),
     ("benchmarks/context_shown.py",),
     ("benchmarks/conversion.py",),
+    ("benchmarks/crawling.py", "memory"),
     ("benchmarks/statistics_simulation.py", "--runs", "2000"),
     ("benchmarks/comparison_speed.py",),
     ("benchmarks/killed_runs.py", "--kills", "50"),

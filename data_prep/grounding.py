@@ -67,8 +67,8 @@ class GroundingConfig:
 
 
 _NO_RULES = (
-    "whether a question makes sense without its section: there are rules for English and Russian, none for language {!r};"
-    " read the questions for that, or name a judge model"
+    "whether a question makes sense without its section: there are rules for English and Russian, none for language "
+    "{!r}; read the questions for that, or name a judge model"
 )
 
 

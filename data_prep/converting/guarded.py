@@ -48,6 +48,11 @@ class GuardedConverter:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int | None:
+        """The id of the process that converts, None while there is none."""
+        return self._process.pid if self._process is not None else None
+
     def convert(self, path: Path, source: Source) -> list[Converted]:
         """Convert the file at `path`; raises `DataError` (without its name) if it cannot be read within the limits."""
         return [_from_json(row) for row in self._ask("documents", path, source)]
