@@ -45,7 +45,8 @@ from rag.embedding import Embedder  # noqa: E402
 from rag.evaluation import ndcg  # noqa: E402
 from rag.indexing import index_documents  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
-from rag.store import EmbeddedStore, insert_chunks, put_setting, put_source, save_sentences, save_vectors  # noqa: E402
+from rag.store import EmbeddedStore  # noqa: E402
+from rag.tables import insert_chunks, put_setting, put_source, save_sentences, save_vectors  # noqa: E402
 
 Vectors = NDArray[np.float32]
 Ask = Callable[[str], list[str]]

@@ -22,7 +22,8 @@ from rag.locking import derived_lock
 from rag.postings import SegmentedBm25
 from rag.prompts import indexed_text
 from rag.segments import ChunkRow, Segment, build_segment, load_segment, merge_segments, save_segment
-from rag.store import EmbeddedStore, mended
+from rag.store import EmbeddedStore
+from rag.tables import chunk_of, mended
 from rag.vectors import nearest_in
 
 if TYPE_CHECKING:
@@ -278,17 +279,15 @@ def _joined(blocks: Sequence[Segment]) -> Segment:
 
 
 def _chunk_rows(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> list[ChunkRow]:
-    from haystack import Document
-
     rows = connection.execute(
-        "SELECT row, document, id, content, chunks.meta, vector, vectors FROM chunks "
+        "SELECT row, document, id, content, chunks.meta, crc, vector, vectors FROM chunks "
         "LEFT JOIN embeddings ON embeddings.hash = embedding LEFT JOIN sentences ON sentences.hash = embedding "
         "WHERE row BETWEEN ? AND ? ORDER BY row LIMIT ?",
         (first, last, _BUILT_TOGETHER),
     )
     found = []
-    for row, document, identity, content, meta, vector, vectors in rows:
-        chunk = Document(id=identity, content=content, meta=json.loads(meta))
+    for row, document, identity, content, meta, crc, vector, vectors in rows:
+        chunk = chunk_of(connection, identity, content, meta, crc)
         found.append(ChunkRow(row, document, indexed_text(chunk, source.heading_context), vector, vectors))
     return found
 

@@ -17,8 +17,8 @@ from rag.errors import IndexMismatch, RagError
 from rag.locking import writer_lock
 from rag.prompts import indexed_text
 from rag.sentences import sentence_texts
-from rag.store import (
-    EmbeddedStore,
+from rag.store import EmbeddedStore
+from rag.tables import (
     begin_anew,
     insert_chunks,
     known_vectors,
@@ -63,6 +63,8 @@ class _Plan:
     """Documents to be chunked: new, changed, or all where the chunk settings changed."""
     anew: bool
     """Whether nothing of the old index stays."""
+    rebuilt: bool
+    """Whether embeddings that the store holds are not to be used."""
     removed: list[str]
     language: str
     """The language that most documents are written in."""
@@ -91,8 +93,9 @@ def index_documents(
 
     Documents whose content and meta are unchanged are left alone, unless the chunk settings changed: then all are
     cut anew, and texts that come out the same keep their embeddings. Killed at any moment, the last generation stays
-    and finished embeddings are found again. Raises `IndexMismatch` where the index was made by another embedder
-    (`rebuild` replaces it), `IndexLocked` where another process writes, `RagError` on no or doubled documents.
+    and finished embeddings are found again. `rebuild` makes and embeds all anew, whoever made the index. Raises
+    `IndexMismatch` where that was another embedder and `rebuild` is not set, `IndexLocked` where another process
+    writes, `RagError` on no or doubled documents.
     """
     started = time.perf_counter()
     with writer_lock(store.path):
@@ -110,16 +113,14 @@ def index_documents(
 
 
 def _check_embedder(store: EmbeddedStore, embedder: Embedder, rebuild: bool) -> bool:
-    """Return whether all must be made anew; raise where another embedder made the index and `rebuild` is not set."""
+    """Return whether all must be made and embedded anew; raise where only `rebuild` would do."""
     made_by = store.setting("embedder")
-    if made_by in ("", embedder.fingerprint):
-        return False
-    if not rebuild:
+    if not rebuild and made_by not in ("", embedder.fingerprint):
         raise IndexMismatch(
             f"{store.path}: made by embedder {made_by}, not {embedder.fingerprint}; "
             "go back to that embedder, or make the index anew with versus index --rebuild"
         )
-    return True
+    return rebuild and bool(made_by)
 
 
 def _plan(
@@ -140,7 +141,7 @@ def _plan(
     removed = [identity for identity in known if identity not in hashes]
     languages = Counter(str(document.meta.get("language") or "en") for document in documents)
     language = store.setting("language") if keep_others else ""
-    return _Plan(hashes, known, work, anew, removed, language or languages.most_common(1)[0][0])
+    return _Plan(hashes, known, work, anew, replace, removed, language or languages.most_common(1)[0][0])
 
 
 def document_hash(document: Document) -> str:
@@ -155,7 +156,7 @@ def _apply(plan: _Plan, store: EmbeddedStore, embedder: Embedder, config: RagCon
     texts = {chunk.id: indexed_text(chunk, config.heading_context) for chunk in chunks}
     keys = {identity: _embedding_key(embedder, text, config) for identity, text in texts.items()}
     by_key = {keys[chunk.id]: chunk for chunk in chunks}
-    embedded = _embed_new(by_key, store, embedder, config, progress)
+    embedded = _embed_new(by_key, store, embedder, config, progress, plan.rebuilt)
     with store.committing() as connection:
         if plan.anew:
             begin_anew(connection)
@@ -178,10 +179,11 @@ def _embed_new(
     embedder: Embedder,
     config: RagConfig,
     progress: Progress | None,
+    rebuilt: bool,
 ) -> int:
-    """Embed those `chunks` (key → chunk) that the store has no embedding of, keeping them batch by batch."""
+    """Embed those `chunks` (key → chunk) that the store has no embedding of, or all, keeping them batch by batch."""
     with store.keeping_vectors() as connection:
-        known = known_vectors(connection, list(chunks))
+        known = set() if rebuilt else known_vectors(connection, list(chunks))
     missing = sorted((key for key in chunks if key not in known), key=lambda key: (len(chunks[key].content or ""), key))
     for first in range(0, len(missing), embedder.at_once):
         keys = missing[first : first + embedder.at_once]

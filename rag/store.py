@@ -6,52 +6,33 @@ derived from it (`rag.derived`).
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from rag.errors import StoreError
 from rag.locking import writer_lock
+from rag.tables import (
+    CHUNK_QUERY,
+    chunk_of,
+    drop_unused,
+    insert_chunks,
+    mended,
+    open_database,
+    put_setting,
+    read_setting,
+    save_vectors,
+    select_in,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from haystack import Document
     from haystack.document_stores.types import DuplicatePolicy
     from numpy.typing import NDArray
-
-FORMAT = 2
-"""Version of the tables below. Version 1, which lacked the last two and the trigger, is brought up on opening."""
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS documents (
-    id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, content TEXT NOT NULL, meta TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS chunks (
-    row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, document TEXT NOT NULL,
-    content TEXT NOT NULL, meta TEXT NOT NULL, embedding TEXT
-);
-CREATE INDEX IF NOT EXISTS chunks_by_document ON chunks (document);
-CREATE INDEX IF NOT EXISTS chunks_by_embedding ON chunks (embedding);
-CREATE TABLE IF NOT EXISTS embeddings (hash TEXT PRIMARY KEY, vector BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS sentences (hash TEXT PRIMARY KEY, vectors BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS removed (row INTEGER PRIMARY KEY, embedding TEXT);
-CREATE TRIGGER IF NOT EXISTS chunk_removed AFTER DELETE ON chunks
-    BEGIN INSERT OR REPLACE INTO removed VALUES (old.row, old.embedding); END;
-"""
-
-_SWEPT_UP_TO = 50_000
-"""Chunks up to which every commit looks for unused embeddings everywhere; beyond, only at those of removed chunks."""
-
-_BATCH = 500
-"""Keys per SQL statement."""
 
 
 class EmbeddedStore:
@@ -119,18 +100,16 @@ class EmbeddedStore:
             query = "SELECT id, sha256 FROM documents"
             if ids is None:
                 return dict(connection.execute(query))
-            return dict(_select_in(connection, f"{query} WHERE id IN", ids))
+            return dict(select_in(connection, f"{query} WHERE id IN", ids))
 
     def source(self, document_id: str) -> Document | None:
         """Return the source document of that id, or None."""
-        from haystack import Document
-
         with self.reading() as connection:
             if connection is None:
                 return None
-            query = "SELECT id, content, meta FROM documents WHERE id = ?"
+            query = "SELECT id, content, meta, crc FROM documents WHERE id = ?"
             row = connection.execute(query, (document_id,)).fetchone()
-        return Document(id=row[0], content=row[1], meta=json.loads(row[2])) if row else None
+            return chunk_of(connection, *row) if row else None
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return the chunks that match Haystack `filters` (all without), in the order they were indexed."""
@@ -145,9 +124,10 @@ class EmbeddedStore:
     def chunks_of(self, document_id: str) -> list[Document]:
         """Return the chunks of one source document, in reading order."""
         with self.reading() as connection:
-            query = _CHUNK_QUERY + " WHERE document = ?"
+            query = CHUNK_QUERY + " WHERE document = ?"
             rows = connection.execute(query, (document_id,)).fetchall() if connection else []
-        return sorted((_chunk(row) for row in rows), key=lambda chunk: int(chunk.meta.get("start", 0)))
+            chunks = [chunk_of(connection, *row[1:]) for row in rows] if connection else []
+        return sorted(chunks, key=lambda chunk: int(chunk.meta.get("start", 0)))
 
     def vectors_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return id → unit vector, float32, of those chunks that are embedded."""
@@ -155,7 +135,7 @@ class EmbeddedStore:
 
         query = "SELECT id, vector FROM chunks JOIN embeddings ON hash = embedding WHERE id IN"
         with self.reading() as connection:
-            found = _select_in(connection, query, ids) if connection else []
+            found = select_in(connection, query, ids) if connection else []
         return {identity: np.frombuffer(blob, dtype="<f4").astype(np.float32) for identity, blob in found}
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy | None = None) -> int:
@@ -184,7 +164,7 @@ class EmbeddedStore:
         with self.reading() as connection:
             if connection is None:
                 return set()
-            return {row[0] for row in _select_in(connection, "SELECT id FROM chunks WHERE id IN", ids)}
+            return {row[0] for row in select_in(connection, "SELECT id FROM chunks WHERE id IN", ids)}
 
     def _keep_vector(self, connection: sqlite3.Connection, chunk: Document) -> str | None:
         import numpy as np
@@ -213,8 +193,8 @@ class EmbeddedStore:
         with self.reading() as connection:
             if connection is None:
                 return {}
-            found = _select_in(connection, _CHUNK_QUERY + " WHERE row IN", rows)
-        return {row[0]: _chunk(row) for row in found}
+            found = select_in(connection, CHUNK_QUERY + " WHERE row IN", rows)
+            return {row[0]: chunk_of(connection, *row[1:]) for row in found}
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -244,10 +224,10 @@ class EmbeddedStore:
         """
         with writer_lock(self.path), self._writing() as connection:
             yield connection
-            _drop_unused(connection)
-            if not _read_setting(connection, "index_id"):
+            drop_unused(connection)
+            if not read_setting(connection, "index_id"):
                 put_setting(connection, "index_id", uuid.uuid4().hex)
-            put_setting(connection, "generation", str(int(_read_setting(connection, "generation") or 0) + 1))
+            put_setting(connection, "generation", str(int(read_setting(connection, "generation") or 0) + 1))
 
     @contextmanager
     def keeping_vectors(self) -> Iterator[sqlite3.Connection]:
@@ -274,7 +254,7 @@ class EmbeddedStore:
         if known is not None and self._local.inode == inode and not (create and self._local.read_only):
             return known
         self.close()
-        connection, read_only = _open(self.path)
+        connection, read_only = open_database(self.path)
         self._local.connection, self._local.read_only = connection, read_only
         self._local.inode = self.path.stat().st_ino
         return connection
@@ -287,17 +267,14 @@ class EmbeddedStore:
             self._local.connection = None
 
 
-_CHUNK_QUERY = "SELECT row, id, content, meta FROM chunks"
-
-
 def _matching(connection: sqlite3.Connection, filters: dict[str, Any] | None) -> Iterator[tuple[int, Document]]:
     """Yield row number and chunk of all that match: SQL narrows, Haystack's own function decides."""
     from rag.filters import narrowing
 
     condition, values = narrowing(filters or {})
-    query = f"{_CHUNK_QUERY} WHERE {condition} ORDER BY row"
+    query = f"{CHUNK_QUERY} WHERE {condition} ORDER BY row"
     for row in connection.execute(query, values):
-        chunk = _chunk(row)
+        chunk = chunk_of(connection, *row[1:])
         if not filters or _accepts(filters, chunk):
             yield row[0], chunk
 
@@ -306,135 +283,3 @@ def _accepts(filters: dict[str, Any], chunk: Document) -> bool:
     from haystack.utils.filters import document_matches_filter
 
     return bool(document_matches_filter(filters, chunk))
-
-
-def _chunk(row: tuple[int, str, str, str]) -> Document:
-    from haystack import Document
-
-    return Document(id=row[1], content=row[2], meta=json.loads(row[3]))
-
-
-def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
-    """Return a connection and whether it can only read (a folder that cannot be written)."""
-    read_only = not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK))
-    address = f"{path.resolve().as_uri()}?{'immutable=1' if read_only and path.exists() else 'mode=rwc'}"
-    connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-    if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_TABLES)
-    _check_format(connection, path, read_only)
-    return connection, read_only
-
-
-def _check_format(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found in (0, 1) and not read_only:
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-    elif found not in (0, FORMAT):
-        raise StoreError(
-            f"{path}: index of format {found}, this version reads {FORMAT}; run versus index --rebuild, or delete it"
-        )
-
-
-def _read_setting(connection: sqlite3.Connection, key: str) -> str:
-    row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
-    return str(row[0]) if row else ""
-
-
-def _drop_unused(connection: sqlite3.Connection) -> None:
-    """Delete embeddings that no chunk uses any more."""
-    chunks = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
-    for table in ("embeddings", "sentences"):
-        unused = f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE embedding = {table}.hash)"
-        if chunks > _SWEPT_UP_TO:
-            unused += " AND hash IN (SELECT embedding FROM removed WHERE embedding NOT NULL)"
-        connection.execute(unused)
-    connection.execute("UPDATE removed SET embedding = NULL WHERE embedding NOT NULL")
-
-
-def begin_anew(connection: sqlite3.Connection) -> None:
-    """Give the index a new identity inside a write transaction, so that nothing derived from the old one is used."""
-    put_setting(connection, "index_id", uuid.uuid4().hex)
-
-
-def put_setting(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Note `value` under `key` inside a write transaction."""
-    connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
-
-
-def insert_chunks(connection: sqlite3.Connection, chunks: Iterable[tuple[Document, str | None]]) -> None:
-    """Insert chunks, each with the key of its embedding, inside a write transaction."""
-    connection.executemany(
-        "INSERT INTO chunks (id, document, content, meta, embedding) VALUES (?, ?, ?, ?, ?)",
-        [
-            (chunk.id, str(chunk.meta.get("document", chunk.id)), chunk.content or "", _json(chunk.meta), key)
-            for chunk, key in chunks
-        ],
-    )
-
-
-def put_source(connection: sqlite3.Connection, document: Document, sha256: str) -> None:
-    """Write one source document inside a write transaction."""
-    row = (document.id, sha256, document.content or "", _json(document.meta))
-    connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", row)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def save_vectors(connection: sqlite3.Connection, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
-    """Keep `vectors`, float32 of shape (len(keys), d), under `keys`."""
-    rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(keys, vectors, strict=True)]
-    connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
-
-
-def save_sentences(connection: sqlite3.Connection, packed: Mapping[str, bytes]) -> None:
-    """Keep sentence vectors, packed by `rag.vectors.pack_sentences`, under the key of their chunk's embedding."""
-    connection.executemany("INSERT OR REPLACE INTO sentences VALUES (?, ?)", packed.items())
-
-
-def known_vectors(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
-    """Return those of `keys` whose embedding is held."""
-    return {row[0] for row in _select_in(connection, "SELECT hash FROM embeddings WHERE hash IN", keys)}
-
-
-def _select_in(connection: sqlite3.Connection, query: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run `query (?, ?, ...)` over `keys` in batches."""
-    found: list[tuple[Any, ...]] = []
-    for first in range(0, len(keys), _BATCH):
-        batch = list(keys[first : first + _BATCH])
-        marks = ", ".join("?" * len(batch))
-        found.extend(cast(Any, connection.execute(f"{query} ({marks})", batch).fetchall()))
-    return found
-
-
-@contextmanager
-def mended(path: Path) -> Iterator[None]:
-    """Turn the failures of disk and database that a user can mend into `StoreError` that names `path`."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise _explained(path, error) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StoreError(
-                f"{path}: the disk is full; the last index is unharmed, free space and try again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise StoreError(f"{path}: no permission to write here; choose another workspace") from error
-        raise
-
-
-def _explained(path: Path, error: sqlite3.DatabaseError) -> Exception:
-    text = str(error)
-    if "disk is full" in text:
-        return StoreError(f"{path}: the disk is full; the last index is unharmed, free space and try again")
-    if "readonly" in text or "unable to open" in text:
-        return StoreError(f"{path}: cannot be written ({text}); check the folder's permissions")
-    if "locked" in text:
-        return StoreError(f"{path}: another process holds the index; wait for it and try again")
-    if any(sign in text for sign in ("malformed", "not a database", "corrupt", "disk I/O error", "no such table")):
-        return StoreError(f"{path}: the index is damaged ({text}); delete it and run versus index again")
-    return error

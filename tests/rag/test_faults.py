@@ -17,6 +17,7 @@ from haystack import Document
 
 from rag.answering import RagAnswerer
 from rag.config import RagConfig
+from rag.derived import load_snapshot
 from rag.embedding import Embedder
 from rag.errors import StoreError
 from rag.indexing import index_documents
@@ -142,6 +143,28 @@ def test_a_flipped_byte_in_sqlite_is_named_with_its_mend(store: EmbeddedStore) -
     store.path.write_bytes(bytes(damaged))
     with pytest.raises(StoreError, match="versus index"):
         HybridSearch(EmbeddedStore(store.path), Embedder(), _CONFIG).retrieve_many(["wheel nuts"])
+
+
+def test_a_flipped_byte_in_a_text_is_never_quoted(store: EmbeddedStore, embedder: Embedder) -> None:
+    """A figure that the disk altered is an error that names the mend, wherever it is read; a rebuild is the mend."""
+    index_documents(manual_documents(), store, embedder, _CONFIG)
+    store.close()
+    held = store.path.read_bytes()
+    assert held.count(b"120 Nm") == 2, "the document and its chunk"
+    store.path.write_bytes(held.replace(b"120 Nm", b"130 Nm"))
+    search = HybridSearch(store, embedder, _CONFIG)
+    for read in (
+        lambda: search.retrieve_many(["wheel nuts"]),
+        lambda: store.chunks_of("tyres"),
+        lambda: store.filter_documents(),
+        lambda: store.source("tyres"),
+        lambda: load_snapshot(store, "rank-bm25", True),
+    ):
+        with pytest.raises(StoreError, match=r"tyres.*versus index --rebuild"):
+            read()
+    assert index_documents(manual_documents(), store, embedder, _CONFIG, rebuild=True).embedded > 0
+    assert store.source("tyres") == manual_documents()[0]
+    assert any("120 Nm" in (chunk.content or "") for chunk in search.retrieve_many(["wheel nuts"])[0])
 
 
 @pytest.mark.slow

@@ -117,6 +117,8 @@ def test_an_index_of_the_first_format_is_made_anew(store: EmbeddedStore, embedde
             "DROP TRIGGER chunk_removed",
             "DROP TABLE removed",
             "DROP TABLE sentences",
+            "ALTER TABLE chunks DROP COLUMN crc",
+            "ALTER TABLE documents DROP COLUMN crc",
             "UPDATE settings SET value = 'old' WHERE key = 'chunk_hash'",
             "PRAGMA user_version = 1",
         ):

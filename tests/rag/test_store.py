@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from rag.embedding import Embedder
 from rag.errors import IndexLocked, IndexMismatch, StoreError
 from rag.indexing import index_documents
 from rag.retrieval import HybridSearch
-from rag.store import EmbeddedStore, put_setting
+from rag.store import EmbeddedStore
+from rag.tables import put_setting
 from tests.rag.conftest import manual_documents
 
 
@@ -145,6 +147,22 @@ def test_an_index_in_a_read_only_folder_can_be_read(store: EmbeddedStore) -> Non
             EmbeddedStore(store.path).delete_documents(["a"])
     finally:
         store.path.parent.chmod(0o755)
+
+
+def test_an_index_of_the_second_format_is_brought_up(store: EmbeddedStore, embedder: Embedder) -> None:
+    """Check sums that it lacks are made on opening, by whichever process comes first; nothing is embedded again."""
+    index_documents(manual_documents(), store, embedder, RagConfig())
+    before = store.filter_documents()
+    with store.keeping_vectors() as connection:
+        for table in ("chunks", "documents"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN crc")
+        connection.execute("PRAGMA user_version = 2")
+    store.close()
+    opened = [EmbeddedStore(store.path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == before for found in pool.map(lambda one: one.filter_documents(), opened))
+    assert store.source("tyres") == manual_documents()[0]
+    assert index_documents(manual_documents(), store, embedder, RagConfig()).embedded == 0
 
 
 def test_an_index_of_another_format_is_refused(store: EmbeddedStore) -> None:
