@@ -26,7 +26,7 @@ from comparison_app.experiment import OVERALL
 from comparison_app.judging.agreement import Opinion, agreement
 from comparison_app.judging.prompts import CRITERIA, shown_answer
 from comparison_app.judging.record import JudgeRecord, PairRow
-from comparison_app.statistics import FEWEST_CLUSTERS, mean_estimates, paired_difference
+from comparison_app.statistics import FEWEST_CLUSTERS, Estimate, mean_estimates, paired_difference
 from data_prep.questions import Question
 
 EQUAL_SCORES = 0.05
@@ -136,9 +136,9 @@ def _wins(some: Sequence[Ruling], questions: Mapping[str, Question], seed: int) 
 
 
 def _ratings(record: JudgeRecord, evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return arm -> criterion -> mean of 1 to 5, with its interval and n."""
+    """Return arm -> criterion -> mean of 1 to 5, with n and its interval; none where documents are too few."""
     clusters = {question.id: cluster_of(question) for question in evaluation.questions}
-    found: dict[str, dict[str, Any]] = {}
+    rated_arms: dict[str, dict[str, Any]] = {}
     for arm in evaluation.arms:
         rows = [row for row in record.ratings if row.arm == arm and row.turn == 0 and row.question in clusters]
         rated = [(row.question, row.ratings) for row in rows if row.ratings is not None]
@@ -147,11 +147,11 @@ def _ratings(record: JudgeRecord, evaluation: Evaluation) -> dict[str, dict[str,
             groups = [clusters[question] for question, _ in rated]
             seed = evaluation.experiment.seed
             means = mean_estimates(table, groups, seed=seed, bounds=(1.0, 5.0))
-            found[arm] = {
-                name: {"mean": e.mean, "low": e.low, "high": e.high, "n": e.n}
-                for name, e in zip(CRITERIA, means, strict=True)
+            rated_arms[arm] = {
+                name: {"mean": found.mean, **_interval(found), "n": found.n}
+                for name, found in zip(CRITERIA, means, strict=True)
             }
-    return found
+    return rated_arms
 
 
 def _share(values: Sequence[float], clusters: Sequence[str], seed: int) -> dict[str, Any] | None:
@@ -159,9 +159,13 @@ def _share(values: Sequence[float], clusters: Sequence[str], seed: int) -> dict[
     if not values:
         return None
     estimate = mean_estimates(np.array(values)[:, None], clusters, seed=seed)[0]
+    return {"share": estimate.mean, **_interval(estimate), "n": estimate.n}
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    """Return the interval's ends, None where documents are too few to trust one."""
     enough = estimate.clusters >= FEWEST_CLUSTERS
-    low, high = (estimate.low, estimate.high) if enough else (None, None)
-    return {"share": estimate.mean, "low": low, "high": high, "n": estimate.n}
+    return {"low": estimate.low if enough else None, "high": estimate.high if enough else None}
 
 
 def _position(

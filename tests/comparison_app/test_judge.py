@@ -21,7 +21,7 @@ from comparison_app.judging.cache import JudgeReply, ReplyCache, reply_key
 from comparison_app.judging.diagnostics import judge_summary
 from comparison_app.judging.judge import Judge
 from comparison_app.judging.prompts import CRITERIA, pairwise_talk, shown_answer
-from comparison_app.judging.record import JudgeRecord, read_judge, write_judge
+from comparison_app.judging.record import JudgeRecord, RatingRow, read_judge, write_judge
 from comparison_app.judging.replies import MalformedReplyError, read_ratings, read_winner
 from comparison_app.judging.run import estimate_in_words
 from comparison_app.judging.settings import JudgeSettings, judge_settings
@@ -360,12 +360,31 @@ def test_ratings_outside_the_scale_are_refused(value: object) -> None:
         read_ratings(json.dumps({**good, CRITERIA[1]: value}))
 
 
+def test_ratings_of_few_documents_have_no_interval(evaluation: Evaluation) -> None:
+    """Below six documents a mean stands alone, as everywhere in a run; from six on it has its interval."""
+
+    def rated(count: int) -> dict[str, Any]:
+        chosen = list({question.evidence[0].document: question for question in QUESTIONS if question.evidence}.values())
+        rows = tuple(
+            RatingRow(question.id, "rag", 0, dict.fromkeys(CRITERIA, 1 + place % 5), None)
+            for place, question in enumerate(chosen[:count])
+        )
+        record = JudgeRecord(
+            "m", count, count, pairs=(), ratings=rows, stopped=None, estimate={}, spent={}, budget=None
+        )
+        found: dict[str, Any] = judge_summary(record, evaluation)["ratings"]["rag"]["correctness"]
+        return found
+
+    assert rated(5) == {"mean": 3.0, "low": None, "high": None, "n": 5}
+    assert 1 <= rated(6)["low"] < rated(6)["mean"] < rated(6)["high"] <= 5
+
+
 def test_kappa_agrees_with_scikit_learn_on_a_thousand_draws() -> None:
     """Two random judges of three labels; where both keep to one label it is undefined, not 1."""
     from sklearn.metrics import cohen_kappa_score
 
     rng = random.Random(8)
-    for _ in range(100):
+    for _ in range(1000):
         pairs = [(rng.choice("aabt"), rng.choice("abbt")) for _ in range(rng.randint(5, 20))]
         kappa = cohens_kappa(pairs)
         if kappa is not None:
