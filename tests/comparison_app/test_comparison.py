@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,25 @@ def test_the_time_of_an_update_is_noted_where_something_was_taken_in() -> None:
     again = updated(first, {"a": current, "b": current, "c": IndexWork(1.0, 3)}, 3)
     assert again == {"seconds": 3.0, "documents": 3, "arms": {"a": 2.0, "b": 2.0, "c": 1.0}}
     assert updated(None, {"a": current}, 3) is None
+
+
+@pytest.mark.slow
+def test_two_runs_of_generating_arms_give_the_same_predictions(small_corpus: Path, tmp_path: Path) -> None:
+    """Line for line, but for the times in them."""
+    model = save_pocket_like(tmp_path / "model", positions=256)
+    arms = "".join(
+        f'[[arms]]\nname = "{kind}"\nkind = "{kind}"\nmodel = "{model}"\nmax_new_tokens = 12\n'
+        for kind in ("base", "rag")
+    )
+    text = f'name = "lamp"\ncorpus = "{small_corpus}"\nbatch_size = 3\nlatency_probe = 0\n{arms}'
+    comparison = Comparison.prepare(_experiment(tmp_path, text), Workspace(tmp_path / "workspace"))
+    found = [
+        [replace(p, seconds=0.0) for p in read_predictions(comparison.run(name) / "predictions.jsonl")]
+        for name in ("one", "two")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2 * len(comparison.questions)
+    assert all(p.error is None and p.completion_tokens for p in found[0])
 
 
 @pytest.mark.slow
