@@ -1,5 +1,7 @@
 """Do the numbers agree? All of the gold answer's stand in the answer, and none that nobody asked for.
 
+After DROP (Dua et al. 2019, arXiv 1903.00161), whose score gives nothing to an answer with another number than the gold
+one's; here units belong to numbers, and the words around them count nothing.
 A *quantity* is a number with its unit, or a code that holds a digit ("ESP_a118"). Exactly:
 
 - "1,000", "1 000" and "1000" are one number, so are "2.50", "2,5" and "2.5"; "1.000" is one point nought.

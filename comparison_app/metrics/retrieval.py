@@ -40,7 +40,7 @@ def _covered(intervals: Sequence[tuple[int, int]]) -> int:
 
 
 def recall_at(k: int, evidence: Sequence[Evidence], spans: Sequence[RetrievedSpan]) -> float:
-    """Share of the evidence spans found within the first `k` retrieved spans."""
+    """Share of the evidence found within the first `k` retrieved spans (recall: Manning et al. 2008, section 8.4)."""
     ranks = [found_at(item, spans[:k]) for item in evidence]
     return sum(rank is not None for rank in ranks) / len(ranks)
 

@@ -272,3 +272,23 @@ def test_intervals_cover_and_decisive_does_not_lie_at_forty_questions_over_fifte
         row = simulation.simulate(simulation.Case("short", 40, 15, 0.0, binary, uneven=True), 300)
         assert 0.91 <= row["coverage_difference"] <= 0.985
         assert row["called_decisive"] <= 0.08
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_bootstrap_agrees_with_scipys_bca(seed: int) -> None:
+    """200 documents of three skewed scores each: both ends within 4 % of the interval's width.
+
+    Ours is about 1 % wider, for the number of documents (Hesterberg 2015); the rest is the draw.
+    """
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(seed)
+    gaps = rng.gamma(0.4, 0.3, 600) + np.repeat(rng.gamma(0.5, 0.2, 200), 3) - 0.1
+    found = paired_difference(gaps, np.zeros(600), np.repeat(np.arange(200), 3).tolist(), seed=seed)
+    means = gaps.reshape(200, 3).mean(axis=1)
+    theirs = bootstrap((means,), np.mean, method="BCa", n_resamples=9_999, rng=np.random.default_rng(seed + 9))
+    low, high = theirs.confidence_interval
+    assert found.low is not None and found.high is not None
+    assert abs(found.low - low) < 0.04 * (high - low)
+    assert abs(found.high - high) < 0.04 * (high - low)
+    assert 0.98 < (found.high - found.low) / (high - low) < 1.05
