@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,3 +160,17 @@ def _model_facts(name: str) -> dict[str, Any]:
     from finetune.models import base_fingerprint, parameter_count
 
     return {"fingerprint": base_fingerprint(name), "parameters": parameter_count(name)}
+
+
+def flat_rows(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested provenance as (dotted key, value) rows; of a list the first 20 entries, one row each."""
+    rows: list[tuple[str, str]] = []
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += flat_rows(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            rows += [(name, str(item)) for item in value[:20]]
+        else:
+            rows.append((name, "–" if value is None else str(value)))
+    return rows

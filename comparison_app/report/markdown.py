@@ -8,6 +8,7 @@ from typing import Any
 from comparison_app.evaluation import Evaluation
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.provenance import flat_rows
 from comparison_app.report.directions import directions_markdown
 from comparison_app.report.judge import judge_markdown
 from comparison_app.statistics import Estimate
@@ -33,8 +34,12 @@ def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         "## Speed and cost",
         _costs(summary),
         *(["## Published findings, tested here", directions_markdown(summary)] if "directions" in summary else []),
+        "## Refusals",
+        _refusals(evaluation, summary),
         "## The judge",
         judge_markdown(summary),
+        "## Provenance",
+        _provenance(evaluation, summary),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -124,3 +129,32 @@ def _two(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _refusals(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
+    """Return how often every arm declined, and how often that was right."""
+    closed = sum(not question.answerable for question in evaluation.questions)
+    rows = []
+    for arm, found in summary["arms"].items():
+        counts = found["refusals"]
+        shares = ["–" if counts[key] is None else f"{100 * counts[key]:.0f} %" for key in ("precision", "recall")]
+        rightly = f"{counts['rightly']} of {closed}"
+        wrongly = f"{counts['wrongly']} of {len(evaluation.questions) - closed}"
+        rows.append([arm, str(counts["declined"]), rightly, wrongly, *shares])
+    return _table(["arm", "declined", "rightly", "wrongly", "precision", "recall"], rows)
+
+
+def _provenance(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
+    """Return what the run was made with, but for retrieval's settings, which the page has."""
+    around = dict(summary["environment"])
+    if "arms" in around:
+        around["arms"] = {
+            arm: {key: value for key, value in found.items() if key != "rag"} for arm, found in around["arms"].items()
+        }
+    first = [("experiment", evaluation.experiment.name), ("seed", str(evaluation.experiment.seed))]
+    rows = [*first, *flat_rows(around)]
+    return (
+        f"{_table(['what', 'value'], rows)}\n\n"
+        "The matrix of all pairs, the examples with their sources and every arm's retrieval settings stand in "
+        "report.html; every question with every score in questions.csv."
+    )

@@ -16,6 +16,7 @@ from comparison_app.evaluation import Evaluation, Pair, cluster_of
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
+from comparison_app.provenance import flat_rows
 from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, scatter
 from comparison_app.report.directions import directions_section
 from comparison_app.report.examples import ERRORS, disagreements, failures
@@ -85,7 +86,7 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         directions=directions_section(summary),
         judge=judge_section(summary, evaluation.experiment.currency),
         primary=METRIC_WORDS[evaluation.experiment.primary_metric],
-        provenance=_flat(summary["environment"]),
+        provenance=flat_rows(summary["environment"]),
     )
 
 
@@ -327,17 +328,3 @@ def _break_evens(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:
 def _refusals(evaluation: Evaluation) -> list[tuple[str, Refusals]]:
     answerable = [question.answerable for question in evaluation.questions]
     return [(arm, count_refusals(zip(evaluation.refused(arm), answerable, strict=True))) for arm in evaluation.arms]
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested provenance as (dotted key, value) rows; lists one row each."""
-    rows: list[tuple[str, str]] = []
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            rows += [(name, str(item)) for item in value[:20]]
-        else:
-            rows.append((name, "–" if value is None else str(value)))
-    return rows

@@ -145,13 +145,21 @@ def test_the_questions_table_has_a_row_per_answer_and_runs_no_formula(hostile_ev
 
 def test_markdown_has_the_verdict_and_a_row_per_slice_and_pair(evaluation: Evaluation) -> None:
     """Tables keep their columns."""
-    summary = summarise("run", evaluation)
+    around = {"started": "2030-01-02", "code": "abc", "arms": {"rag": {"max_new_tokens": 64, "rag": {"top_k": 5}}}}
+    summary = summarise("run", evaluation, around)
     text = render_markdown(evaluation, summary)
     assert summary["verdict"] in text
+    counts = summary["arms"]["rag"]["refusals"]
+    assert f"| rag | {counts['declined']} | {counts['rightly']} of 34 | {counts['wrongly']} of 170 |" in text
+    last = text.split("## Provenance")[1]
+    assert "| started | 2030-01-02 |" in last and "| code | abc |" in last
+    assert "| arms.rag.max_new_tokens | 64 |" in last
+    assert "report.html" in last and "top_k" not in last
     tables = [[line for line in part.split("\n") if line.startswith("|")] for part in text.split("## ")[1:-1]]
-    assert text.endswith("## The judge\n\nNo judge model was asked: every score follows from the texts by rule.\n")
-    assert [len(table) - 2 for table in tables] == [7, len(evaluation.experiment.comparisons), 6]
-    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+    assert "## The judge\n\nNo judge model was asked: every score follows from the texts by rule.\n" in text
+    found = [len(table) - 2 for table in tables]
+    assert found == [7, len(evaluation.experiment.comparisons), 6, len(evaluation.arms), -2]
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables if table)
 
 
 def test_examples_are_the_largest_differences_both_ways(evaluation: Evaluation) -> None:
@@ -304,3 +312,19 @@ def _luminance(colour: str) -> float:
     parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.slow
+def test_printed_all_that_is_folded_is_open(browser: Browser, tmp_path: Path, evaluation: Evaluation) -> None:
+    """On paper nobody unfolds an example: its answers and sources are there, and the navigation is not."""
+    path = tmp_path / "report.html"
+    path.write_text(render_html(evaluation, summarise("run", evaluation)), encoding="utf-8")
+    page, _ = _open(browser, path, 800)
+    shown = "node => node.checkVisibility({contentVisibilityAuto: true}) && node.getBoundingClientRect().height > 0"
+    answer, nav = page.locator("details.example dd").first, page.locator("nav").first
+    assert not answer.evaluate(shown)
+    assert nav.evaluate(shown)
+    page.emulate_media(media="print")
+    assert answer.evaluate(shown)
+    assert page.locator("#provenance details td").first.evaluate(shown)
+    assert not nav.evaluate(shown)
