@@ -556,6 +556,8 @@ def test_two_runs_are_set_against_each_other_with_a_test(workspace: Workspace, t
         wanted = changes_between(workspace, "good", "bad")
         assert all(f"<td>{cell}</td>" in _html(app) for cell in wanted.changes[0].in_words[2:8])
         assert wanted.outcome in _html(app)
+        shared = _open("compare", tab="Against another run", run="bad", against="good")
+        assert shared.selectbox(key="against").value == "good" and wanted.outcome in _html(shared)
         app.selectbox[1].select("odd").run()
         assert "cannot be compared" in _html(app) and "compare runs of one experiment" in _html(app)
     finally:
