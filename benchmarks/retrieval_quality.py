@@ -2,10 +2,13 @@
 
     python benchmarks/retrieval_quality.py tesla-model3 --split all
     python benchmarks/retrieval_quality.py kubernetes-qa --split test --presets
+    python benchmarks/retrieval_quality.py tesla-model3 --split all --embedders
 
 Each question set is a folder with `docs/<stem>.md` and `questions.<split>.jsonl` (`questions.jsonl` for `all`), the
 right document of a question under `doc`. Indexes are kept in `--work`, so that a second run embeds nothing. Below
-each line stands the default's lead in nDCG@10 over it, with its 95 % interval over documents and p.
+each line stands the default's lead in nDCG@10 over it, with its 95 % interval over documents and p. `--embedders`
+compares instead the default (OpenVINO, bfloat16 where the processor has it) with torch in float32 and with int8, each
+over an index that it embedded itself.
 """
 
 from __future__ import annotations
@@ -22,20 +25,21 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 from rag.torchfree import block_torch
 
-block_torch()
+if "--embedders" not in sys.argv:
+    block_torch()
 
-from haystack import Document  # noqa: E402 - after the block, so that Haystack does not import torch
+from haystack import Document
 
-from comparison_app.statistics import paired_difference  # noqa: E402
-from data_prep.corpus import title_of  # noqa: E402
-from data_prep.questions import Evidence, Question  # noqa: E402
-from rag.config import PRESETS, RagConfig, index_file_name  # noqa: E402
-from rag.embedding import Embedder  # noqa: E402
-from rag.evaluation import evaluate_retrieval, retrieval_scores  # noqa: E402
-from rag.indexing import index_documents  # noqa: E402
-from rag.refining import refined  # noqa: E402
-from rag.retrieval import HybridSearch  # noqa: E402
-from rag.store import EmbeddedStore  # noqa: E402
+from comparison_app.statistics import paired_difference
+from data_prep.corpus import title_of
+from data_prep.questions import Evidence, Question
+from rag.config import PRESETS, RagConfig, index_file_name
+from rag.embedding import Embedder
+from rag.evaluation import evaluate_retrieval, retrieval_scores
+from rag.indexing import index_documents
+from rag.refining import refined
+from rag.retrieval import HybridSearch
+from rag.store import EmbeddedStore
 
 DEPTH = 50
 """Chunks asked for, since several may be of one document; a reranker is given its own number of candidates."""
@@ -61,9 +65,15 @@ def load_questions(folder: Path, split: str) -> list[Question]:
     ]
 
 
-def settings(with_presets: bool) -> dict[str, RagConfig]:
-    """Return the configurations to compare: the default, its stages alone, the other fusion, the presets."""
+def settings(with_presets: bool, embedders: bool) -> dict[str, RagConfig]:
+    """Return the configurations to compare: the default, its stages alone, the other fusion, the presets.
+
+    Or the default's `embedders`: on OpenVINO, on torch in float32, and in int8.
+    """
     default = RagConfig()
+    if embedders:
+        rounded = {"torch, float32": "torch", "int8": "openvino-int8"}
+        return {"default": default, **{name: replace(default, backend=backend) for name, backend in rounded.items()}}
     chosen = {
         "default": default,
         "BM25 alone": replace(default, dense_weight=0.0),
@@ -80,7 +90,8 @@ def measure(
 
     Returns the measures, with seconds per query, and each question's nDCG@10.
     """
-    store = EmbeddedStore(work / index_file_name(config))
+    folder = work / "torch" if config.backend == "torch" else work  # its index would have the default's name
+    store = EmbeddedStore(folder / index_file_name(config))
     embedder = Embedder.from_config(config)
     index_documents(documents, store, embedder, config)
     search = refined(HybridSearch(store, embedder, config))
@@ -109,6 +120,7 @@ def main() -> int:
     parser.add_argument("name")
     parser.add_argument("--split", default="test")
     parser.add_argument("--presets", action="store_true")
+    parser.add_argument("--embedders", action="store_true", help="compare the embedder's backends instead")
     parser.add_argument("--work", type=Path, default=Path("workspace/benchmarks"))
     options = parser.parse_args()
     if "VERSUS_BENCH_DATA" not in os.environ:
@@ -120,7 +132,7 @@ def main() -> int:
     columns = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "seconds")
     print(f"{'':16}" + "".join(f"{column:>11}" for column in columns))
     leads_over: list[float] = []
-    for name, config in settings(options.presets).items():
+    for name, config in settings(options.presets, options.embedders).items():
         row, gains = measure(config, documents, questions, options.work / options.name)
         print(f"{name:16}" + "".join(f"{row[column]:11.4f}" for column in columns), flush=True)
         if leads_over:

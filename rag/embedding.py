@@ -1,6 +1,7 @@
 """Texts to unit vectors: the bundled MiniLM through OpenVINO (no torch), any sentence-transformers model through torch.
 
-Measured on one core (512 chunks of 120 words, see benchmarks/retrieval_quality.py --embedders): torch float32
+Measured on one core (512 chunks of 120 words, see benchmarks/embedding_speed.py and, for what rounding costs in finding
+the right page, benchmarks/retrieval_quality.py --embedders): torch float32
 11 chunks/s; OpenVINO at the processor's own precision (bfloat16 where it has it) 26, at a least cosine of 0.99997
 to float32; NNCF int8 adds 20 % to that for 90 s of calibration and a least cosine of 0.985. So OpenVINO without NNCF
 is the default.
