@@ -101,6 +101,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     if grounding:
         rows = [("stay", grounding["kept"]), *((f"dropped: {k}", n) for k, n in grounding["reasons"].items())]
         print_table(f"{grounding['drafts']} questions held against their documents", ["", "questions"], rows)
+        for check in grounding["unchecked"]:
+            console().print(f"not checked: {check}", style="yellow", markup=False)
     return 0
 
 
