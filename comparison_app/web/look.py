@@ -196,14 +196,45 @@ def _picture(picture: Picture) -> Markup:
     return Markup('<figure><img alt="{}" src="{}">{}</figure>').format(picture.words, picture.address, words)
 
 
+_TABLE = re.compile(r"(?m)^\|.+\|[ \t]*\n\|[ \t:|\-]+\|[ \t]*(?:\n|\Z)(?:^\|.*\|[ \t]*(?:\n|\Z))*")
+"""A markdown table: its head, the line below that, its rows."""
+
+
 def _flowing(text: str) -> Markup:
-    """Return markdown text escaped, with lines of one paragraph joined and headings in bold."""
+    """Return markdown text escaped: lines of one paragraph joined, headings in bold, tables as tables."""
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"[picture: \1]", text)  # it stands below the text
-    joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text.replace("**", ""))
+    text, parts, place = text.replace("**", ""), [], 0
+    for found in _TABLE.finditer(text):
+        parts += [_paragraphs(text[place : found.start()]), _rows(found.group())]
+        place = found.end()
+    return Markup("").join([*parts, _paragraphs(text[place:])])
+
+
+def _paragraphs(text: str) -> Markup:
+    """Return text without whole tables; of one that a mark cuts in two, the rows as lines of their cells."""
+    joined = re.sub(r"(?<!\n)\n(?![\n\-*+|#>\d ])", " ", text)
+    joined = re.sub(r"(?m)^\|[ \t:|\-]*\|[ \t]*\n", "", joined)
+    joined = re.sub(r"(?m)^\|.*$|^.*\|[ \t]*$", lambda row: f"{' · '.join(_cells(row.group()))} ", joined)
     parts = re.split(r"(?m)^#{1,6}[ \t]+(.+)$\n*", joined)
     return Markup("").join(
         Markup("<b>{}</b>\n").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
     )
+
+
+def _rows(table: str) -> Markup:
+    """Return a markdown table as HTML."""
+    head, _, *rows = (_cells(line, empty=True) for line in table.strip().split("\n"))
+    lines = [
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup(f"<{tag}>{{}}</{tag}>").format(cell) for cell in cells))
+        for tag, cells in (("th", head), *(("td", row) for row in rows))
+    ]
+    return Markup('<table class="v-rows">{}</table>').format(Markup("").join(lines))
+
+
+def _cells(line: str, *, empty: bool = False) -> list[str]:
+    """Return the cells of a table's line; without the empty ones unless they are wanted."""
+    cells = [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+    return [cell for cell in cells if cell or empty]
 
 
 def note_of(kind: str) -> str:
