@@ -43,9 +43,11 @@ PEER = "haystack"
 
 def haystack_side() -> Embed:
     """Return Haystack's document embedder with the bundled model, nothing else set but the progress bar."""
-    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
+    from haystack_integrations.components.embedders import (  # type: ignore[import-not-found]
+        sentence_transformers as peer,
+    )
 
-    embedder = SentenceTransformersDocumentEmbedder(model=str(bundled_folder()), progress_bar=False)
+    embedder = peer.SentenceTransformersDocumentEmbedder(model=str(bundled_folder()), progress_bar=False)
     embedder.warm_up()
 
     def embed(texts: list[str]) -> NDArray[np.float32]:
