@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 def find_chromium() -> str | None:
@@ -39,9 +43,19 @@ if CHROMIUM is None and os.environ.get("VERSUS_NEEDS_BROWSER"):
     raise RuntimeError("VERSUS_NEEDS_BROWSER is set, and no Chromium was found: `playwright install chromium`")
 
 
+PICTURES = Path(os.environ.get("VERSUS_SCREENSHOTS") or Path(__file__).parents[2] / ".artifacts" / "screenshots")
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """Keep a picture of the whole page once nothing on it is still being drawn."""
+    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton], [data-stale=true]')")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
 @contextmanager
-def running_app(workspace: Path, log: Path, *options: str) -> Iterator[str]:
-    """Run `versus app` over a workspace on a free port; yields its address."""
+def running_app(workspace: Path, log: Path, *options: str, path: str = "") -> Iterator[str]:
+    """Run `versus app` over a workspace on a free port; yields its address. `path`: the base path among `options`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +65,7 @@ def running_app(workspace: Path, log: Path, *options: str) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
+        _wait_for(f"http://127.0.0.1:{port}/{path + '/' if path else ''}_stcore/health", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -1,12 +1,11 @@
 """The app in a real browser, as people use it: one app and one Chromium serve all checks.
 
-With VERSUS_SCREENSHOTS set to a folder, a picture of every page is kept there.
+A picture of every page is kept in `.artifacts/screenshots`, or in the folder that VERSUS_SCREENSHOTS names.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.comparison_app.browser import CHROMIUM, running_app, slow_model
+from tests.comparison_app.browser import CHROMIUM, keep_picture, running_app, slow_model
 from tests.small_corpus import write_small_corpus
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2> [x]
 PICTURE = "![x](https://evil.example/a.png)"
 """Markdown that makes a browser ask another host, wherever it is not taken as text."""
 PAGES = ("", "vote", "chat", "documents", "train", "compare")
-LONG = 180_000
+LONG = 120_000
 """Milliseconds to wait for what takes a second on a quiet machine."""
 
 
@@ -102,12 +101,6 @@ def _until(page: Page, text: str | re.Pattern[str]) -> None:
         ) from error
 
 
-def _picture(page: Page, name: str) -> None:
-    folder = os.environ.get("VERSUS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
-
-
 def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, app: str) -> None:
     """The quick arm has answered and the broken one has failed while the slow one writes; a reload finds all again."""
     page.goto(f"{app}/?arms=quotes,slow,broken")
@@ -125,14 +118,16 @@ def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, 
     summary.focus()
     page.keyboard.press("Enter")
     assert "4 hours" in page.locator(".v-passage mark").first.inner_text()
-    _picture(page, "ask")
+    keep_picture(page, "ask")
 
 
 def test_stopped_and_asked_again(page: Page, app: str) -> None:
     """Escape stops the slow arm at once; the next question is answered."""
     page.goto(f"{app}/?arms=slow&q=Why%20is%20it%20dark%3F")
     _until(page, re.compile("wants four"))
-    page.locator(".st-key-stop button").click()
+    page.locator(".st-key-stop button").wait_for()
+    page.wait_for_timeout(500)  # a shortcut is bound after its button is drawn
+    page.keyboard.press("Escape")
     _until(page, "Stopped here.")
     assert "tonight" not in _card(page, "slow")
     page.goto(f"{app}/?arms=quotes&q=How%20many%20brightness%20levels%20does%20the%20lamp%20have%3F")
@@ -148,7 +143,7 @@ def test_a_vote_is_cast_blind_and_moves_the_leaderboard(page: Page, app: str) ->
     button.wait_for()
     shown = page.locator("[data-testid=stMain]").inner_text()
     assert not re.search(r"quotes|slow|broken", shown)
-    _picture(page, "vote")
+    keep_picture(page, "vote")
     button.dblclick()
     _until(page, re.compile("Your vote"))
     assert re.search(r"quotes|slow|broken", page.locator("[data-testid=stMain]").inner_text())
@@ -156,7 +151,7 @@ def test_a_vote_is_cast_blind_and_moves_the_leaderboard(page: Page, app: str) ->
     _until(page, "votes still needed")
     assert page.locator(".v-table").first.locator("tr").count() == 3
     assert page.locator(".v-table").first.locator("tr").nth(1).locator("td").nth(3).inner_text() == "1"
-    _picture(page, "leaderboard")
+    keep_picture(page, "leaderboard")
 
 
 def test_a_ballot_survives_a_reload(page: Page, app: str) -> None:
@@ -200,7 +195,7 @@ def test_an_uploaded_document_is_indexed_and_answers(page: Page, app: str) -> No
     page.get_by_role("button", name="Add the files").click()
     _until(page, re.compile("1 added"))
     _until(page, re.compile("passages embedded"))
-    _picture(page, "documents-add")
+    keep_picture(page, "documents-add")
     page.goto(f"{app}/?arms=quotes&q=How%20far%20does%20the%20remote%20control%20reach%3F")
     _until(page, re.compile("reaches 9 metres"))
 
@@ -233,15 +228,19 @@ def test_no_script_of_a_document_a_question_or_an_answer_runs(page: Page, app: s
 
 
 def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -> None:
-    """Steps and loss appear, stop ends it, and it can be resumed."""
+    """A double click starts one; steps and loss appear, stop ends it, and resumed it goes on."""
     page.goto(f"{app}/train")
-    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("button", name="Start training").dblclick()
     _until(page, re.compile(r"Step \d+ of"))
-    _picture(page, "train")
+    keep_picture(page, "train")
     page.locator(".st-key-stop-training button").click()
     _until(page, re.compile("lamp-pocket-live: stopped"))
     page.get_by_text("lamp-pocket-live: stopped").click()
-    page.get_by_role("button", name="Resume").wait_for()
+    assert page.get_by_text(re.compile("lamp-pocket-live: ")).count() == 1
+    page.get_by_role("button", name="Resume").click()
+    _until(page, re.compile(r"Step \d+ of"))
+    page.locator(".st-key-stop-training button").click()
+    page.get_by_text(re.compile("lamp-pocket-live: stopped")).nth(1).wait_for()
 
 
 def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -> None:
@@ -250,16 +249,16 @@ def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -
     for arm in ("slow", "broken"):
         page.get_by_role("button", name=arm, exact=True).click()
     page.get_by_role("button", name="quotes-2", exact=True).click()
-    page.get_by_role("button", name="Start the comparison").click()
+    page.get_by_role("button", name="Start the comparison").dblclick()
     _until(page, re.compile("Mean token_f1 by slice"))
     assert "run=lamp-check" in page.url
     page.frame_locator("iframe").get_by_text(re.compile("quotes-2")).first.wait_for()
-    _picture(page, "compare")
+    keep_picture(page, "compare")
     page.goto(f"{page.url.split('?')[0]}?tab=Questions")
     _until(page, re.compile(r"of \d+ questions"))
     page.locator("[data-testid=stExpander] summary").first.click()
     _until(page, re.compile("Expected:"))
-    _picture(page, "questions")
+    keep_picture(page, "questions")
 
 
 def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> None:
@@ -274,7 +273,12 @@ def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> Non
         assert phone.evaluate("document.documentElement.scrollWidth") <= 400, name
         colour = phone.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
         assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80, (name, colour)
-        _picture(phone, f"phone-{name or 'ask'}")
+        keep_picture(phone, f"phone-{name or 'ask'}")
+    phone.goto(f"{app}/?arms=quotes,broken&q=How%20many%20brightness%20levels%20does%20the%20lamp%20have%3F")
+    phone.locator("article.v-card summary").first.click()
+    phone.locator(".v-passage mark").first.wait_for()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 400
+    keep_picture(phone, "phone-ask-answered")
     visitor.close()
 
 
