@@ -19,7 +19,7 @@ COMMANDS = (
     ("benchmarks/reindex.py", "--pages", "10000"),
     ("benchmarks/reindex.py", "--cold"),
     ("benchmarks/capacity.py", "--chunks", "120000"),
-    ("benchmarks/tuned_embedder.py",),
+    ("benchmarks/tuned_embedder.py", "tern-manual", "--recipe", "embedder", "--pairs", "400", "--max-seconds", "900"),
     ("benchmarks/killed_indexing.py", "--kills", "100"),
     ("benchmarks/killed_indexing.py", "--readers", "8", "--seconds", "60"),
     ("benchmarks/abstention.py", "clapnq"),
