@@ -11,20 +11,19 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from rag.errors import IndexMismatch, SnapshotMoved, StoreError
-from rag.lexical import LexicalIndex, Tokenizer, best_among, make_lexical_index
+from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
 from rag.locking import derived_lock
 from rag.postings import SegmentedBm25
 from rag.prompts import indexed_text
-from rag.segments import ChunkRow, Segment, build_segment, load_segment, merge_segments, save_segment
+from rag.segments import ChunkRow, Segment, build_segment, load_segment, merge_from, merge_segments, save_segment
+from rag.snapshot import PlacedIndex, Snapshot
 from rag.store import EmbeddedStore
 from rag.tables import chunk_of, mended
-from rag.vectors import nearest_in
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag.lexical import Hits
-
-    Positions = NDArray[np.int64]
-    Scores = NDArray[np.float32]
     Mask = NDArray[np.bool_]
 
 _MANIFEST = "manifest.json"
@@ -48,75 +43,6 @@ _BUILT_TOGETHER = 50_000
 """Chunks read from SQLite into one segment before merging, which bounds memory."""
 _LARGEST_BUILT = 250_000
 """Chunks beyond which what is made from SQLite becomes several segments."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The search structures of one generation. Positions count through the chunks of all segments, dead ones too."""
-
-    generation: int
-    segments: tuple[Segment, ...]
-    alive: tuple[Mask | None, ...]
-    """Which chunks of each segment this generation holds; None: all."""
-    lexical: LexicalIndex
-
-    @cached_property
-    def rows(self) -> Positions:
-        """The store's row of each position, ascending."""
-        import numpy as np
-
-        return np.concatenate([np.zeros(0, np.int64), *(segment.rows for segment in self.segments)])
-
-    @cached_property
-    def _firsts(self) -> list[int]:
-        import numpy as np
-
-        return [0, *np.cumsum([segment.size for segment in self.segments]).tolist()]
-
-    def positions_of(self, rows: Positions) -> Positions:
-        """Return the positions of the chunks in `rows` (which must be there)."""
-        import numpy as np
-
-        return np.searchsorted(self.rows, rows).astype(np.int64)
-
-    def nearest(self, query: Scores, size: int) -> Positions:
-        """Return the positions of the `size` chunk vectors nearest to the unit vector `query`, nearest first."""
-        import numpy as np
-
-        found = [
-            nearest_in(segment.matrix, segment.ivf, query, size, mask)
-            for segment, mask in zip(self.segments, self.alive, strict=True)
-        ]
-        if not found:
-            return np.zeros(0, np.int64)
-        positions = np.concatenate([first + p for first, (p, _) in zip(self._firsts, found, strict=False)])
-        cosines = np.concatenate([c for _, c in found])
-        return positions[np.lexsort((positions, -cosines))[:size]]
-
-    def cosines(self, positions: Positions, query: Scores, sentences: bool = True) -> Scores:
-        """Return the cosine with `query` of the chunk, or of its best sentence where that is higher, shape (n,)."""
-        import numpy as np
-
-        found = np.zeros(len(positions), dtype=np.float32)
-        for segment, first, own in self._by_segment(positions):
-            inside = positions[own] - first
-            found[own] = segment.best_cosines(inside, query) if sentences else segment.matrix[inside] @ query
-        return found
-
-    def documents(self, positions: Positions) -> NDArray[np.uint64]:
-        """Return a hash of the document of each position."""
-        import numpy as np
-
-        found = np.zeros(len(positions), dtype=np.uint64)
-        for segment, first, own in self._by_segment(positions):
-            found[own] = segment.documents[positions[own] - first]
-        return found
-
-    def _by_segment(self, positions: Positions) -> Iterator[tuple[Segment, int, Mask]]:
-        for segment, first in zip(self.segments, self._firsts, strict=False):
-            own = (positions >= first) & (positions < first + segment.size)
-            if own.any():
-                yield segment, first, own
 
 
 @dataclass(frozen=True)
@@ -338,27 +264,7 @@ def _lexical(
         live.extend(chunk.row for chunk in chunks)
         begin = chunks[-1].row + 1
     places = np.searchsorted(rows, np.array(live, dtype=np.int64))
-    return _Placed(make_lexical_index(engine, texts, tokenizer), places, len(rows))
-
-
-class _Placed:
-    """An index of the live chunks alone, its scores put at their positions."""
-
-    def __init__(self, inner: LexicalIndex, places: Positions, size: int) -> None:
-        self._inner, self._places, self.size = inner, places, size
-
-    def scores(self, query: str) -> Scores:
-        import numpy as np
-
-        found = np.zeros(self.size, dtype=np.float32)
-        found[self._places] = self._inner.scores(query)
-        return found
-
-    def best(self, query: str, k: int, also: Positions) -> Hits:
-        return best_among(self.scores(query), k, also)
-
-    def idf(self, query: str) -> dict[str, float]:
-        return self._inner.idf(query)
+    return PlacedIndex(make_lexical_index(engine, texts, tokenizer), places, len(rows))
 
 
 def _kept(store: EmbeddedStore, source: _Source, generation: int, segments: list[Segment]) -> list[Segment]:
@@ -423,19 +329,6 @@ def _dead_shares(folder: Path, connection: sqlite3.Connection, names: Sequence[s
         held = np.load(folder / name / "rows.npy", mmap_mode=None)
         shares[name] = removed / len(held) if len(held) else 0.0
     return shares
-
-
-def merge_from(sizes: Sequence[int]) -> int:
-    """Return from which segment on all later ones are merged: the last four, and those before that are no larger.
-
-    Each chunk is so rewritten a number of times that grows with the logarithm of the index's size (O'Neil et al. 1996).
-    """
-    start = max(0, len(sizes) - 4)
-    together = sum(sizes[start:])
-    while start and sizes[start - 1] <= together:
-        start -= 1
-        together += sizes[start]
-    return start
 
 
 def _merged(folder: Path, connection: sqlite3.Connection, source: _Source, names: Sequence[str]) -> str:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from haystack import Document
     from numpy.typing import NDArray
 
-    from rag.derived import Snapshot
     from rag.lexical import Hits, LexicalIndex
+    from rag.snapshot import Snapshot
 
     Positions = NDArray[np.int64]
     Scores = NDArray[np.float32]

@@ -106,6 +106,19 @@ def segment_name(span: tuple[int, int]) -> str:
     return f"{span[0]}-{span[1]}-{os.urandom(4).hex()}"
 
 
+def merge_from(sizes: Sequence[int]) -> int:
+    """Return from which segment on all later ones are merged: the last four, and those before that are no larger.
+
+    Each chunk is so rewritten a number of times that grows with the logarithm of the index's size (O'Neil et al. 1996).
+    """
+    start = max(0, len(sizes) - 4)
+    together = sum(sizes[start:])
+    while start and sizes[start - 1] <= together:
+        start -= 1
+        together += sizes[start]
+    return start
+
+
 def merge_segments(parts: Sequence[Segment], alive: Sequence[Mask]) -> Segment:
     """Return one segment of the live chunks of neighbouring `parts`; no text is read and nothing is embedded."""
     import numpy as np

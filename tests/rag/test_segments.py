@@ -12,7 +12,7 @@ from haystack import Document
 
 from rag import derived, postings
 from rag.config import RagConfig
-from rag.derived import derived_folder, load_snapshot, merge_from
+from rag.derived import derived_folder, load_snapshot
 from rag.embedding import Embedder
 from rag.errors import IndexMismatch
 from rag.indexing import index_documents
@@ -20,6 +20,7 @@ from rag.lexical import NOISE, Tokenizer, best_hits, lucene_idf
 from rag.locking import derived_lock
 from rag.postings import SegmentedBm25, build_postings, merge_postings
 from rag.retrieval import HybridSearch, supported
+from rag.segments import merge_from
 from rag.sentences import sentence_texts
 from rag.store import EmbeddedStore
 from rag.vectors import build_ivf, merge_sentences, nearest_in, pack_sentences, unpack_sentences
