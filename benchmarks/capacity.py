@@ -1,9 +1,10 @@
-"""What an index of 1e5, 1e6, 1e7 and 1e8 chunks takes, computed from rates measured here on a small one.
+"""What an index of 1e5, 1e6, 1e7 and 1e8 chunks takes, computed from rates measured here on smaller ones.
 
-    python benchmarks/capacity.py --chunks 20000 > docs/capacity.md
+    python benchmarks/capacity.py --chunks 120000 > docs/capacity.md
 
 Measured: bytes of SQLite and of the derived files per chunk, memory of a searching process per chunk, CPU seconds per
-chunk for cutting and indexing (without embedding) and for embedding on one core, CPU seconds per query at two sizes.
+chunk for cutting and indexing (without embedding) and for embedding on one core (sentence by sentence, as indexing
+does), CPU seconds per query at two sizes, both large enough for the inverted file (a quarter of --chunks, and all).
 The text is the sample manual's, its sentences drawn again with numbers of their own; the vectors of the large index
 are random, since neither size nor indexing depends on what they mean. CPU seconds are used because machines are busy.
 """
@@ -40,6 +41,7 @@ from rag.embedding import Embedder  # noqa: E402
 from rag.indexing import index_documents  # noqa: E402
 from rag.prompts import indexed_text  # noqa: E402
 from rag.retrieval import HybridSearch  # noqa: E402
+from rag.sentences import sentence_texts  # noqa: E402
 from rag.store import EmbeddedStore  # noqa: E402
 
 SIZES = (10**5, 10**6, 10**7, 10**8)
@@ -140,11 +142,12 @@ def measure(chunks: int) -> Rates:
     more = large["chunks"] - small["chunks"]
     slope = max(0.0, (large["query"] - small["query"]) / more)
     texts = [indexed_text(chunk, True) for chunk in sample]
+    sentences = [sentence for chunk in sample for sentence in sentence_texts(chunk, True)]
     embedder = Embedder(threads=1)
-    embedder.embed_documents(texts[:16])
+    embedder.embed_documents(sentences[:16])
     started = time.process_time()
-    embedder.embed_documents(texts)
-    embed = (time.process_time() - started) / len(texts)
+    embedder.embed_documents(sentences)
+    embed = (time.process_time() - started) / len(sample)
     return Rates(
         chunks=int(large["chunks"]),
         sqlite_bytes=(large["sqlite"] - small["sqlite"]) / more,
@@ -191,17 +194,19 @@ def page(rates: Rates, command: str) -> str:
 
 def _table(rates: Rates, milvus: float) -> list[str]:
     rows = [
-        "| chunks | pages of 2,000 words | embedded store: disk | memory | cutting and indexing, one core "
-        "| embedding, 16 cores | embedding, 10 nodes of 16 cores (`--ray`) | Milvus: memory of the indexes "
+        "| chunks | pages of 2,000 words | embedded store: disk | memory | CPU of a query "
+        "| cutting and indexing, one core | embedding, 16 cores | embedding, 10 nodes of 16 cores (`--ray`) "
+        "| Milvus: memory of the indexes "
         "| query nodes of 64 GB |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for size in SIZES:
         embedding = size * rates.embed_seconds / NODE_CORES
         nodes = math.ceil(size * milvus / (NODE_MEMORY * USABLE))
         rows.append(
             f"| {size:,} | {size // 20:,} | {_bytes(size * (rates.sqlite_bytes + rates.derived_bytes))} "
-            f"| {_bytes(size * rates.memory_bytes)} | {_time(size * rates.index_seconds)} | {_time(embedding)} "
+            f"| {_bytes(size * rates.memory_bytes)} | {_query(rates.query_fixed + size * rates.query_per_chunk)} "
+            f"| {_time(size * rates.index_seconds)} | {_time(embedding)} "
             f"| {_time(embedding / 10)} "
             f"| {_bytes(size * milvus)} | {nodes} |"
         )
@@ -213,8 +218,8 @@ def _notes(milvus: float) -> list[str]:
         "- Embedding dominates the first build at every size; a GPU or more nodes shorten it, and it is paid once per "
         "text, since vectors are kept by the text's hash.",
         "- The embedded store is meant for up to about a million chunks on one machine: one writer, any number of "
-        "reading processes. Figures at 100,000 and 1,000,000 chunks that were measured and not computed stand in "
-        "`benchmarks/RESULTS.md`.",
+        "reading processes. What was measured and not computed at 100,000 and 1,000,000 chunks is told by "
+        "`benchmarks/retrieval_speed.py`, its figures, where it was run, in `benchmarks/RESULTS.md`.",
         '- Beyond that, `store = "milvus://HOST:19530/NAME"`: the same chunks, words and fusion. Its memory is '
         f"computed as {milvus:,.0f} bytes a chunk: the vector in float32, {HNSW_LINKS} × 2 links of four bytes in the "
         f"graph (HNSW), eight bytes for each different word; a node's data may take {USABLE:.0%} of its memory. It was "
@@ -238,10 +243,14 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def _query(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def main() -> int:
     """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chunks", type=int, default=20_000)
+    parser.add_argument("--chunks", type=int, default=120_000)
     parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.search:
