@@ -15,6 +15,7 @@ COMMANDS = (
     ("benchmarks/retrieval_quality.py", "tesla-model3", "--split", "all", "--embedders"),
     ("benchmarks/retrieval_speed.py", "--chunks", "100000"),
     ("benchmarks/retrieval_speed.py", "--chunks", "1000000", "--no-peers"),
+    ("benchmarks/vector_index.py", "--vectors", "60000"),
     ("benchmarks/embedding_speed.py",),
     ("benchmarks/reindex.py", "--pages", "10000"),
     ("benchmarks/reindex.py", "--cold"),
