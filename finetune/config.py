@@ -64,6 +64,8 @@ class DataSection:
     """Train without the questions that are longer than `max_length`, and name them in the run record; else an error."""
     packing: bool = True
     """Put several short examples into one row, kept apart by the attention mask."""
+    wordings: int | None = None
+    """Wordings of each fact that are trained, at most, spread over all it has; absent for all of them."""
     rewordings: int = 0
     """Made-up wordings trained beside each question (see `finetune.rewording`); epochs then count all of them."""
     context: bool = False
@@ -84,6 +86,7 @@ class DataSection:
         _refuse(
             _at_least("max_length", self.max_length, 16),
             _at_least("distractors", self.distractors, 0),
+            _at_least("wordings", self.wordings, 1),
             _at_least("rewordings", self.rewordings, 0),
             _between("without_gold", self.without_gold, 0, 1),
             _between("unanswerable", self.unanswerable, 0, 1),

@@ -46,7 +46,7 @@ class RunRecord:
     stopped: str = "finished"
     """Why training ended: finished, time, or no improvement."""
     left_out_ids: tuple[str, ...] = ()
-    """Ids of the questions that were too long to train on (`data.leave_out_long`)."""
+    """Ids of questions that the recipe left out: too long (`data.leave_out_long`), or one wording too many."""
     context: bool = False
     """Whether it was trained with passages in the prompt (RAFT)."""
     processes: int = 1

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from finetune.models import (
     load_tokenizer,
     model_context,
 )
-from finetune.processes import is_first, is_sharded, join, process_count, wait
+from finetune.processes import is_first, is_sharded, join, of_first, process_count, wait
 from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
 from finetune.trainer import Clock, TrainingStep, make_trainer, require_finite, require_trackers
@@ -89,7 +90,6 @@ def train_adapter(
     context = model_context(recipe.model.name)
     fingerprint = base_fingerprint(recipe.model.name)
     tokenizer = load_tokenizer(recipe.model.name)
-    questions = _chosen(questions, recipe)
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
@@ -131,12 +131,15 @@ def _refuse_impossible(recipe: Recipe, device: str, passages: Passages | None) -
 def _general_score(
     model: Any, tokenizer: PreTrainedTokenizerBase, general: Sequence[MultipleChoice], context: int, clock: Clock
 ) -> float | None:
-    """Return the share of general questions that the model gets right, and keep the time it took free for the end."""
+    """Return the share of general questions that the model gets right, and keep the time it took free for the end.
+
+    The first process's time is every process's: with times of their own one would stop while another waits for it.
+    """
     if not general or is_sharded():
         return None
     started = time.monotonic()
     score = multiple_choice_score(model, tokenizer, general, max_length=context)
-    clock.reserve = time.monotonic() - started
+    clock.reserve = of_first(time.monotonic() - started)
     return score
 
 
@@ -156,6 +159,20 @@ def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
     """Return the questions without those unanswerable ones that the recipe leaves out; which ones, the seed decides."""
     share, seed = recipe.data.unanswerable, recipe.optimisation.seed
     return [each for each in questions if each.answers or random.Random(f"{seed} {each.id}").random() < share]
+
+
+def _fewer_wordings(questions: Sequence[Question], most: int) -> list[Question]:
+    """Return at most `most` wordings of each fact, in order, spread evenly over all that it has."""
+    count = Counter(each.fact or each.id for each in questions)
+    seen: Counter[str] = Counter()
+    kept = []
+    for each in questions:
+        fact = each.fact or each.id
+        place, total = seen[fact], count[fact]
+        seen[fact] += 1
+        if total <= most or (place * most) // total != ((place + 1) * most) // total:
+            kept.append(each)
+    return kept
 
 
 def load_for_training(recipe: Recipe, device: str) -> PreTrainedModel:
@@ -202,12 +219,15 @@ def _prepare(
         )
 
     seed = recipe.optimisation.seed
+    questions = asked = _chosen(questions, recipe)
+    if recipe.data.wordings is not None:
+        questions = _fewer_wordings(asked, recipe.data.wordings)
     train = examples(with_rewordings(questions, recipe.data.rewordings, seed) if recipe.data.rewordings else questions)
     if recipe.data.context and recipe.data.closed_book_share > 0:
         chosen = random.Random(seed).sample(list(questions), round(recipe.data.closed_book_share * len(questions)))
         train += examples(chosen, None)
     kept = {example.question_id for example in train}
-    left_out = tuple(dict.fromkeys(question.id for question in questions if question.id not in kept))
+    left_out = tuple(dict.fromkeys(question.id for question in asked if question.id not in kept))
     return TrainingData(train, examples(dev) if dev else [], data_hash(train), max_length, left_out)
 
 

@@ -169,7 +169,7 @@ def _report(
         print_json({**figures, **({"abstention": asdict(threshold)} if threshold else {})})
         return
     shown = f"loss {losses[0]:.2f} → {losses[-1]:.3f}" if losses else "no step was made"
-    left_out = f" ({len(record.left_out_ids)} too long, left out)" if record.left_out_ids else ""
+    left_out = f" ({len(record.left_out_ids)} left out)" if record.left_out_ids else ""
     console().print(
         f"[bold]{name}[/bold]: {len(record.trained_ids)} questions{left_out}, {record.steps} steps in "
         f"{record.seconds:.0f} s, {shown} ({record.stopped}); {path}"

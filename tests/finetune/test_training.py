@@ -319,6 +319,18 @@ def test_a_recipe_with_context_needs_passages(pocket_like: Path, tmp_path: Path)
         train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a")
 
 
+@pytest.mark.slow
+def test_fewer_wordings_of_a_fact_can_be_trained_and_the_others_are_named(pocket_like: Path, tmp_path: Path) -> None:
+    """Five wordings, two trained, spread over all; the run record names the three that were left out."""
+    some = recipe(pocket_like, max_steps=1)
+    asked = [Question(f"q{n}", f"Where is it, in wording {n}?", ("Here.",), fact="f") for n in range(5)]
+    record = train_adapter(replace(some, data=replace(some.data, wordings=2)), asked, tmp_path / "few")
+    assert len(record.trained_ids) == 2
+    assert set(record.trained_ids) | set(record.left_out_ids) == {question.id for question in asked}
+    assert record.trained_ids[1] in ("q3", "q4")
+    assert read_run_record(tmp_path / "few").left_out_ids == record.left_out_ids
+
+
 def test_a_share_of_the_unanswerable_questions_can_be_left_out(pocket_like: Path, tmp_path: Path) -> None:
     """The run record names what was trained: every answerable question, and none of the others at a share of 0."""
     some = recipe(pocket_like, max_steps=1)
