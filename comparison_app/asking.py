@@ -63,6 +63,11 @@ class Asking:
         """Whether nothing more will come."""
         return all(column.state in ("done", "failed", "stopped") for column in self.columns)
 
+    def is_asking(self, text: str, arms: Sequence[str], about: str | None) -> bool:
+        """Whether just this is being asked at the moment: the second click of a double click asks nothing new."""
+        same = (self.question.question, self.arms, self.question.about) == (text.strip(), tuple(arms), about)
+        return same and not self.done
+
     @property
     def stopped(self) -> bool:
         """Whether somebody stopped it."""

@@ -222,7 +222,7 @@ def main() -> None:
         arms = arms[:MOST_ARMS]
     asking = answered(corpus)
     text = ask_bar(corpus, about)
-    if text is not None:
+    if text is not None and not (asking is not None and asking.is_asking(text, arms, about)):
         asking = start(text, arms, corpus, about)
     if asking is not None:
         show(asking, corpus)

@@ -74,6 +74,19 @@ def test_stopping_keeps_what_was_said_and_drops_what_comes_later() -> None:
     assert (asking.columns[0].state, asking.columns[0].text) == ("stopped", "First")
 
 
+def test_a_double_click_asks_once_but_the_same_may_be_asked_again() -> None:
+    """While an answer is under way the same question to the same arms is not new; another is, and so is a later one."""
+    gate = threading.Event()
+    asking = Asking(Question("q", "What colour?"), ("slow",)).start(lambda _: _Arm("slow", ["One ", "moment."], gate))
+    assert asking.is_asking(" What colour? ", ["slow"], None)
+    assert not asking.is_asking("What shape?", ["slow"], None)
+    assert not asking.is_asking("What colour?", ["slow", "quick"], None)
+    assert not asking.is_asking("What colour?", ["slow"], "lamp")
+    gate.set()
+    assert asking.wait(20)
+    assert not asking.is_asking("What colour?", ["slow"], None)
+
+
 def test_questions_that_cannot_be_asked_are_refused() -> None:
     """Empty, 50,000 characters, no arm, six arms: each with its reason."""
     desk = AskingDesk()
