@@ -6,6 +6,7 @@
     wordings = 2                    # of each fact, at most; all of them where it is left out
     rewordings = 0                  # made-up wordings beside them (see finetune.rewording)
     max_seconds = 150               # the wall time that it may take
+    leave_out_long = true           # train without questions that the model cannot hold
 
 An adapter is trained again only if its recipe, its questions or its base model changed since.
 """
@@ -56,6 +57,7 @@ class Training:
     rewordings: int | None = None
     max_seconds: float | None = None
     seed: int | None = None
+    leave_out_long: bool | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -71,6 +73,8 @@ class Training:
         seconds = self.max_seconds
         if seconds is not None and (not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0):
             problems.append("max_seconds must be a number above 0")
+        if self.leave_out_long not in (None, True, False):
+            problems.append("leave_out_long must be true or false")
         if problems:
             raise ExperimentError(f"[[training]] {self.adapter}: {'; '.join(problems)}")
 
@@ -125,6 +129,8 @@ def fitted_recipe(recipe: Recipe, training: Training, corpus: Corpus) -> Recipe:
     optimisation: dict[str, Any] = {}
     if training.rewordings is not None:
         data["rewordings"] = training.rewordings
+    if training.leave_out_long is not None:
+        data["leave_out_long"] = training.leave_out_long
     if training.max_seconds is not None:
         optimisation["max_seconds"] = training.max_seconds
     if training.seed is not None:
