@@ -93,7 +93,10 @@ def test_an_address_whose_answers_are_gone_asks_again() -> None:
 
 def test_an_answer_is_never_shown_under_another_corpus(workspace: Workspace) -> None:
     """Choosing another corpus takes the answer away and asks nothing; the history brings it back, corpus and all."""
+    from comparison_app.web import session
+
     copy_corpus(workspace.corpus("lamp"), "lamp-other", workspace)
+    session.known_corpora.clear()
     app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive")
     first = _param(app, "a")
     app.text_input(key="question").set_value("How many brightness levels are there?")
