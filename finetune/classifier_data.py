@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import random
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.config import RECIPES
 from finetune.errors import RecipeError, TrainingDataError
+from finetune.task_recipes import is_task_recipe, load_task_recipe
 
 TASK = "classifier"
 MODES = ("head", "full")
@@ -72,36 +70,12 @@ class ClassifierRecipe:
 
 def is_classifier_recipe(path_or_name: str | Path) -> bool:
     """Tell whether a recipe, by path or bundled name, is one of this module."""
-    path = _path(path_or_name)
-    if path is None:
-        return False
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")).get("task") == TASK
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return False
+    return is_task_recipe(path_or_name, TASK)
 
 
 def load_classifier_recipe(path_or_name: str | Path) -> ClassifierRecipe:
     """Read a classifier recipe; raises `RecipeError` that names the file and every wrong key."""
-    path = _path(path_or_name)
-    if path is None:
-        raise RecipeError(f"no classifier recipe {str(path_or_name)!r}; `classifier` ships")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
-    values = table.get(TASK, {})
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(ClassifierRecipe)}
-    allowed = kinds.keys() - {"name", "description"}
-    problems = [f"unknown key {key!r}" for key in sorted(table.keys() - {"task", "description", TASK})]
-    for key, value in values.items():
-        if key not in allowed:
-            problems.append(f"[{TASK}]: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}")
-        elif not _fits(value, kinds[key]):
-            problems.append(f"[{TASK}]: {key} is {value!r}; it must be {kinds[key]}")
-    if problems:
-        raise RecipeError(f"{path}: {problems[0]}", *problems[1:])
-    return ClassifierRecipe(name=path.stem, description=str(table.get("description", "")), **values)
+    return load_task_recipe(path_or_name, TASK, ClassifierRecipe)
 
 
 def read_labelled(path: Path) -> list[LabelledText]:
@@ -132,18 +106,6 @@ def split_dev(
         held.update(chance.sample(places, min(round(share * len(places)), len(places) - 1)))
     train = [example for place, example in enumerate(examples) if place not in held]
     return train, [examples[place] for place in sorted(held)]
-
-
-def _path(path_or_name: str | Path) -> Path | None:
-    path, bundled = Path(path_or_name), RECIPES / f"{path_or_name}.toml"
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    return bundled if path.name == str(path_or_name) and bundled.is_file() else None
-
-
-def _fits(value: object, kind: str) -> bool:
-    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-    return isinstance(value, allowed[kind]) and not isinstance(value, bool)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, LabelledText | str]]:

@@ -264,7 +264,7 @@ def recipe_names() -> list[str]:
 
 def preference_recipe_names() -> list[str]:
     """Return the names of the recipes for `versus prefer` that ship with the package, sorted."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml") if "dpo" in _tables(path))
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if "dpo" in read_tables(path))
 
 
 def load_recipe(path_or_name: str | Path) -> Recipe:
@@ -273,11 +273,7 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
     Raises RecipeError that names the file, lists every wrong key and says which keys are allowed.
     """
     path = _find(path_or_name)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
-    return recipe_from_mapping(data, name=path.stem, source=str(path))
+    return recipe_from_mapping(read_tables(path), name=path.stem, source=str(path))
 
 
 def recipe_from_mapping(data: dict[str, Any], *, name: str, source: str) -> Recipe:
@@ -319,11 +315,15 @@ def _find(path_or_name: str | Path) -> Path:
 
 def _is_adapter_recipe(path: Path) -> bool:
     """Tell whether a bundled TOML file is a recipe of this module (others are of pretraining)."""
-    return set(_tables(path)) <= {"description", *SECTIONS} - {"dpo"}
+    return set(read_tables(path)) <= {"description", *SECTIONS} - {"dpo"}
 
 
-def _tables(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return the tables of a recipe file of any kind; raises RecipeError that names the file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
 
 
 def _section(section: str, kind: type[Any], table: Any, problems: list[str]) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.config import RECIPES, ModelSection, read_sections
+from finetune.config import RECIPES, ModelSection, read_sections, read_tables
 from finetune.errors import RecipeError
 from finetune.pretraining import PretrainingConfig
 
@@ -83,8 +82,7 @@ SECTIONS: dict[str, type[Any]] = {"model": ModelSection, "text": TextSection, "p
 
 def continual_recipe_names() -> list[str]:
     """Return the names of the recipes of this kind that ship, sorted."""
-    tables = {path: tomllib.loads(path.read_text(encoding="utf-8")) for path in RECIPES.glob("*.toml")}
-    return sorted(path.stem for path, table in tables.items() if {"text", "pretraining"} <= set(table))
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if {"text", "pretraining"} <= set(read_tables(path)))
 
 
 def load_continual_recipe(path_or_name: str | Path, **changes: Any) -> ContinualRecipe:
@@ -99,10 +97,7 @@ def load_continual_recipe(path_or_name: str | Path, **changes: Any) -> Continual
         raise RecipeError(
             f"no pretraining recipe {str(path_or_name)!r}; there are: {', '.join(continual_recipe_names())}"
         )
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
+    tables = read_tables(path)
     for key, value in changes.items():
         section, _, name = key.partition("_")
         tables.setdefault(section, {})[name] = value

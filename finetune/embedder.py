@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
-from finetune.config import RECIPES
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.run_record import FILE_NAME, library_versions
+from finetune.task_recipes import is_task_recipe, load_task_recipe, task_recipe_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -113,56 +112,17 @@ class EmbedderRecord:
 
 def is_embedder_recipe(path_or_name: str | Path) -> bool:
     """Tell whether a recipe, by path or bundled name, is one of this module."""
-    path = _path(path_or_name)
-    if path is None:
-        return False
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")).get("task") == TASK
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return False
+    return is_task_recipe(path_or_name, TASK)
 
 
 def embedder_recipe_names() -> list[str]:
     """Return the names of the embedder recipes that ship, sorted."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml") if is_embedder_recipe(path))
+    return task_recipe_names(TASK)
 
 
 def load_embedder_recipe(path_or_name: str | Path) -> EmbedderRecipe:
     """Read an embedder recipe; raises `RecipeError` that names the file and every wrong key."""
-    path = _path(path_or_name)
-    if path is None:
-        raise RecipeError(f"no embedder recipe {str(path_or_name)!r}; there are: {', '.join(embedder_recipe_names())}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a TOML recipe: {error}") from error
-    values = table.get(TASK, {})
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(EmbedderRecipe)}
-    allowed = kinds.keys() - {"name", "description"}
-    problems = [f"unknown key {key!r}" for key in table.keys() - {"task", "description", TASK}]
-    problems += [
-        f"[{TASK}]: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}" for key in values.keys() - allowed
-    ]
-    problems += [
-        f"[{TASK}]: {key} is {value!r}; it must be {kinds[key]}"
-        for key, value in values.items()
-        if key in allowed and not _fits(value, kinds[key])
-    ]
-    if problems:
-        raise RecipeError(f"{path}: {problems[0]}", *problems[1:])
-    return EmbedderRecipe(name=path.stem, description=str(table.get("description", "")), **values)
-
-
-def _path(path_or_name: str | Path) -> Path | None:
-    path, bundled = Path(path_or_name), RECIPES / f"{path_or_name}.toml"
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    return bundled if path.name == str(path_or_name) and bundled.is_file() else None
-
-
-def _fits(value: object, kind: str) -> bool:
-    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-    return isinstance(value, allowed[kind.removesuffix(" | None")]) and not isinstance(value, bool)
+    return load_task_recipe(path_or_name, TASK, EmbedderRecipe)
 
 
 def train_embedder(
