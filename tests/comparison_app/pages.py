@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from comparison_app.workspace import Workspace
+from tests.small_corpus import write_small_corpus
 
 WEB = Path(__file__).resolve().parents[2] / "comparison_app" / "web"
 
@@ -64,6 +67,28 @@ def two_endpoints(path: Path, address: str) -> str:
     )
     path.write_text(f'name = "two"\ncorpus = "lamp"\n{arms}')
     return str(path)
+
+
+def lamp_workspace(folder: Path) -> Workspace:
+    """Return a workspace with the lamp's manual in it."""
+    found = Workspace(folder / "workspace")
+    write_small_corpus(found.corpora / "lamp")
+    return found
+
+
+@contextmanager
+def pages_of(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give pages the environment that `versus app` gives them; torch stays importable for the tests that follow."""
+    import streamlit as st
+
+    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
+    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
+    monkeypatch.setattr("rag.torchfree.block_torch", lambda: False)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    yield
+    st.cache_resource.clear()
+    st.cache_data.clear()
 
 
 @contextmanager

@@ -19,8 +19,7 @@ from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
 from data_prep.review import load_drafts, review_counts
 from tests.comparison_app.chat_server import chat_server
-from tests.comparison_app.pages import html_of, labelled, opened, press, two_endpoints
-from tests.small_corpus import write_small_corpus
+from tests.comparison_app.pages import html_of, labelled, lamp_workspace, opened, pages_of, press, two_endpoints
 
 LISTINGS = (
     {
@@ -41,24 +40,14 @@ LISTINGS = (
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with the lamp's manual in it."""
-    found = Workspace(tmp_path_factory.mktemp("actions") / "workspace")
-    write_small_corpus(found.corpora / "lamp")
-    return found
+    return lamp_workspace(tmp_path_factory.mktemp("actions"))
 
 
 @pytest.fixture(autouse=True)
 def environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The environment that `versus app` gives its pages; torch stays importable for the tests that follow."""
-    import streamlit as st
-
-    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
-    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
-    monkeypatch.setattr("rag.torchfree.block_torch", lambda: False)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    yield
-    st.cache_resource.clear()
-    st.cache_data.clear()
+    """The environment that `versus app` gives its pages."""
+    with pages_of(workspace, monkeypatch):
+        yield
 
 
 @pytest.fixture

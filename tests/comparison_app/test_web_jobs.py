@@ -16,30 +16,21 @@ from comparison_app.jobs import Job, Jobs
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from finetune.run_record import RunRecord, write_run_record
-from tests.comparison_app.pages import html_of, job_at_work, labelled, opened, press
+from tests.comparison_app.pages import html_of, job_at_work, labelled, lamp_workspace, opened, pages_of, press
 from tests.small_corpus import write_small_corpus
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with the lamp's manual in it."""
-    found = Workspace(tmp_path_factory.mktemp("jobs") / "workspace")
-    write_small_corpus(found.corpora / "lamp")
-    return found
+    return lamp_workspace(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(autouse=True)
 def environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment that `versus app` gives its pages."""
-    import streamlit as st
-
-    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
-    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    yield
-    st.cache_resource.clear()
-    st.cache_data.clear()
+    with pages_of(workspace, monkeypatch):
+        yield
     for name in ("jobs", "runs", "adapters"):
         shutil.rmtree(workspace.path / name, ignore_errors=True)
 

@@ -27,29 +27,20 @@ from data_prep.questions import Evidence
 from data_prep.review import load_drafts, review_counts
 from rag.locking import writer_lock
 from tests.comparison_app.chat_server import chat_server
-from tests.small_corpus import write_small_corpus
-
-WEB = Path(__file__).resolve().parents[2] / "comparison_app" / "web"
+from tests.comparison_app.pages import WEB, html_of, lamp_workspace, pages_of
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with the lamp's manual in it."""
-    found = Workspace(tmp_path_factory.mktemp("pages") / "workspace")
-    write_small_corpus(found.corpora / "lamp")
-    return found
+    return lamp_workspace(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture(autouse=True)
 def environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The environment that `versus app` gives its pages."""
-    import streamlit as st
-
-    monkeypatch.setenv("VERSUS_WORKSPACE", str(workspace.path))
-    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
-    st.cache_resource.clear()
-    yield
-    st.cache_resource.clear()
+    with pages_of(workspace, monkeypatch):
+        yield
 
 
 def _open(page: str, **query: str):  # type: ignore[no-untyped-def]
@@ -61,10 +52,6 @@ def _open(page: str, **query: str):  # type: ignore[no-untyped-def]
     return app.run()
 
 
-def _html(app) -> str:  # type: ignore[no-untyped-def]
-    return "\n".join(item.proto.body for item in app.get("html"))
-
-
 def _param(app, name: str) -> str:  # type: ignore[no-untyped-def]
     value = app.query_params[name]
     return value if isinstance(value, str) else value[0]
@@ -74,10 +61,10 @@ def test_a_question_in_the_address_is_asked_and_kept_there() -> None:
     """The answer stands on the page with its source marked; the address leads back to the same answer."""
     app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive")
     assert not app.exception
-    assert "damp cloth" in _html(app)
-    assert "<mark>" in _html(app)
+    assert "damp cloth" in html_of(app)
+    assert "<mark>" in html_of(app)
     again = _open("ask", a=_param(app, "a"), arms="rag-extractive")
-    assert "damp cloth" in _html(again)
+    assert "damp cloth" in html_of(again)
     assert {"Markdown", "CSV", "JSON"} <= {button.label for button in app.get("download_button")}
 
 
@@ -85,7 +72,7 @@ def test_an_address_whose_answers_are_gone_asks_again() -> None:
     """After a restart the id in the address is unknown: the question is asked anew, once, under a new id."""
     app = _open("ask", q="What do I clean the shade with?", arms="rag-extractive", a="long-gone")
     assert not app.exception
-    assert "damp cloth" in _html(app)
+    assert "damp cloth" in html_of(app)
     found = _param(app, "a")
     assert found != "long-gone"
     assert _param(app.run(), "a") == found
@@ -103,14 +90,14 @@ def test_an_answer_is_never_shown_under_another_corpus(workspace: Workspace) -> 
     next(button for button in app.button if button.label == "Ask").click().run()
     app.selectbox[0].select("lamp-other").run()
     assert not app.exception
-    assert "a" not in app.query_params and "v-card" not in _html(app)
+    assert "a" not in app.query_params and "v-card" not in html_of(app)
     app.text_input(key="question").set_value("What gives a red light?")
     next(button for button in app.button if button.label == "Ask").click().run()
-    assert "<mark>" in _html(app)
+    assert "<mark>" in html_of(app)
     next(button for button in app.button if button.key == f"again-{first}").click().run()
     assert not app.exception
     assert app.selectbox[0].value == "lamp"
-    assert _param(app, "a") == first and "damp cloth" in _html(app)
+    assert _param(app, "a") == first and "damp cloth" in html_of(app)
 
 
 def test_a_choice_of_arms_stands_in_the_address_before_it_is_asked() -> None:
@@ -164,7 +151,7 @@ def test_what_an_answer_costs_is_said_only_where_it_is_known(workspace: Workspac
         monkeypatch.setenv("VERSUS_EXPERIMENT", str(file))
         app = _open("ask", q="What do I clean the shade with?", arms="priced,unpriced,quotes")
     assert not app.exception
-    facts = [card.rpartition("</h3>")[2] for card in _html(app).split('<article class="v-card"')[1:]]
+    facts = [card.rpartition("</h3>")[2] for card in html_of(app).split('<article class="v-card"')[1:]]
     assert len(facts) == 3
     assert "11 + 4 tokens · cost 0.000062 EUR" in facts[0]
     assert "11 + 4 tokens · price not given" in facts[1]
@@ -261,19 +248,19 @@ def test_questions_of_the_corpus_run_and_load_nothing_where_they_are_labels(work
         assert not app.exception
     labels = [button.label for button in app.button if "evil" in button.label]
     assert len(labels) >= 4 and all(label.startswith(look.plain(HOSTILE_TEXT)) for label in labels)
-    assert "<img" not in _html(app)
+    assert "<img" not in html_of(app)
 
 
 def test_the_leaderboard_shows_votes_and_teaches_when_there_are_none(workspace: Workspace) -> None:
     """Empty it says how many votes tell two arms apart; with votes it ranks."""
-    assert "No votes yet" in _html(_open("vote", tab="Leaderboard"))
+    assert "No votes yet" in html_of(_open("vote", tab="Leaderboard"))
     store = VoteStore(workspace.path / FILE_NAME)
     for number in range(12):
         cast = Vote(f"<b>q{number}</b>", ("rag", "base"), "a", answers=("yes", "no"), corpus="lamp", id=str(number))
         store.add(cast)
     app = _open("vote", tab="Leaderboard")
-    assert "1. RAG" in _html(app)
-    assert "<b>q1</b>" not in _html(app)
+    assert "1. RAG" in html_of(app)
+    assert "<b>q1</b>" not in html_of(app)
     assert leaderboard(store.votes())[0].arm == "rag"
 
 
@@ -287,14 +274,14 @@ def test_votes_are_ranked_and_exported_by_corpus_unless_all_are_asked_for(worksp
         store.add(Vote(f"q{number}", ("rag", "base"), outcome, answers=("yes", "no"), corpus=corpus, id=f"c{number}"))
     try:
         app = _open("vote", tab="Leaderboard")
-        assert "1. RAG" in _html(app) and "kettle" not in _html(app)
+        assert "1. RAG" in html_of(app) and "kettle" not in html_of(app)
         assert "(2)" in app.get("download_button")[0].label
         app.toggle(key="all").set_value(True).run()
         assert not app.exception
-        assert "1. Base model" in _html(app) and "<td>kettle</td>" in _html(app)
+        assert "1. Base model" in html_of(app) and "<td>kettle</td>" in html_of(app)
         assert "(5)" in app.get("download_button")[0].label
         copy_corpus(workspace.corpus("lamp"), "lamp-voteless", workspace)
-        assert "No votes on lamp-voteless yet" in _html(_open("vote", tab="Leaderboard", corpus="lamp-voteless"))
+        assert "No votes on lamp-voteless yet" in html_of(_open("vote", tab="Leaderboard", corpus="lamp-voteless"))
     finally:
         store.path.unlink(missing_ok=True)
 
@@ -320,12 +307,12 @@ def test_a_ballot_is_found_again_by_its_address(workspace: Workspace) -> None:
     app = _ballot()
     again = _open("vote", b=_param(app, "b"))
     assert not again.exception
-    assert "<h2>What do I clean the shade with?</h2>" in _html(again) and "Answer B" in _html(again)
+    assert "<h2>What do I clean the shade with?</h2>" in html_of(again) and "Answer B" in html_of(again)
     again.button(key="vote-tie").click().run()
     assert "Your vote" in again.success[0].value
     app.run()  # the ballot is one: voted on there, it is voted on here
     assert "Your vote" in app.success[0].value
-    assert "Judge without knowing" in _html(_open("vote", b="long-gone"))
+    assert "Judge without knowing" in html_of(_open("vote", b="long-gone"))
     (workspace.path / FILE_NAME).unlink()
 
 
@@ -337,20 +324,20 @@ def test_a_conversation_is_found_again_by_its_address(tmp_path: Path, monkeypatc
         )
         monkeypatch.setenv("VERSUS_EXPERIMENT", str(tmp_path / "one.toml"))
         app = _open("chat")
-        assert "Say something" in _html(app)
+        assert "Say something" in html_of(app)
         app.text_area(key="system").set_value("Be brief.").run()
         app.chat_input[0].set_value("one").run()
-        assert "You said one" in _html(app)
+        assert "You said one" in html_of(app)
         again = _open("chat", c=_param(app, "c"))
-        assert "You said one" in _html(again) and again.text_area(key="system").value == "Be brief."
+        assert "You said one" in html_of(again) and again.text_area(key="system").value == "Be brief."
         again.chat_input[0].set_value("two").run()
         assert not again.exception
     roles = [(message["role"], message["content"]) for message in seen[-1]["body"]["messages"]]
     said = [("system", "Be brief."), ("user", "one"), ("assistant", "You said one"), ("user", "two")]
     assert roles == said
-    assert _html(again).count("You said two") == 1
+    assert html_of(again).count("You said two") == 1
     next(button for button in again.button if button.label == "New chat").click().run()
-    assert "c" not in again.query_params and "You said" not in _html(again)
+    assert "c" not in again.query_params and "You said" not in html_of(again)
 
 
 @pytest.mark.usefixtures("two_arms")
@@ -364,7 +351,7 @@ def test_a_vote_that_cannot_be_kept_is_said_and_can_be_cast_again(workspace: Wor
         app.button(key="vote-a").click().run()
         assert not app.exception
         assert f"{FILE_NAME}: votes cannot be read or written" in app.error[0].value.replace("\\", "")
-        assert "quotes" not in _html(app)
+        assert "quotes" not in html_of(app)
         path.unlink()
         app.button(key="vote-a").click().run()
         assert not app.exception and not app.error
@@ -385,10 +372,10 @@ def test_why_an_arm_failed_is_told_after_the_vote(workspace: Workspace, tmp_path
     path.unlink(missing_ok=True)
     try:
         app = _ballot()
-        assert "<b>No answer.</b></div>" in _html(app)
-        assert not re.search("NO_SUCH_KEY|127.0.0.1|lost|secret-model|quotes", _html(app))
-        app.button(key="vote-a" if "No answer" in _html(app).partition("Answer B")[2] else "vote-b").click().run()
-        assert "NO_SUCH_KEY is not set" in _html(app) and "lost" in _html(app)
+        assert "<b>No answer.</b></div>" in html_of(app)
+        assert not re.search("NO_SUCH_KEY|127.0.0.1|lost|secret-model|quotes", html_of(app))
+        app.button(key="vote-a" if "No answer" in html_of(app).partition("Answer B")[2] else "vote-b").click().run()
+        assert "NO_SUCH_KEY is not set" in html_of(app) and "lost" in html_of(app)
         votes = VoteStore(path).votes()
         assert len(leaderboard(votes)) == 2 and leaderboard(votes)[0].arm == "quotes"
         assert preference_pairs(votes) == []
@@ -399,13 +386,13 @@ def test_why_an_arm_failed_is_told_after_the_vote(workspace: Workspace, tmp_path
 def test_documents_are_read_searched_and_changed(workspace: Workspace) -> None:
     """Search shows each stage's score; what is saved is on disk."""
     app = _open("documents", document="cleaning")
-    assert "<h1>Cleaning</h1>" in _html(app)
-    found = _html(_open("documents", tab="Search", query="night mode"))
+    assert "<h1>Cleaning</h1>" in html_of(app)
+    found = html_of(_open("documents", tab="Search", query="night mode"))
     assert "Brightness" in found
     assert "meaning" in found
     corpus = workspace.corpus("lamp")
     write_document(corpus, "extra", "# Extra\n\n<script>alert(1)</script> ![x](https://example.com/x.png) $5\n")
-    shown = _html(_open("documents", document="extra"))
+    shown = html_of(_open("documents", document="extra"))
     assert "<script>" not in shown
     assert "<img" not in shown
     delete_document(corpus, "extra")
@@ -441,7 +428,7 @@ def test_a_workspace_that_another_process_indexes_is_said(workspace: Workspace) 
 
 def test_drafts_are_reviewed_beside_their_evidence(workspace: Workspace) -> None:
     """Accepting the first leaves the other open; without drafts the page says how to get some."""
-    assert "versus questions draft" in _html(_open("documents", tab="Review"))
+    assert "versus questions draft" in html_of(_open("documents", tab="Review"))
     corpus = copy_corpus(workspace.corpus("lamp"), "lamp-drafts", workspace)
     text = (corpus.path / "documents" / "cleaning.md").read_text()
     start = text.index("Wipe the shade")
@@ -449,7 +436,7 @@ def test_drafts_are_reviewed_beside_their_evidence(workspace: Workspace) -> None
     drafts = [Draft(f"d{n}", "cleaning", (f"What now {n}?",), answers=("Wipe it.",), evidence=evidence) for n in (1, 2)]
     write_drafts(drafts_path(corpus.path), drafts)
     app = _open("documents", tab="Review", corpus="lamp-drafts")
-    assert "<mark>Wipe the shade with a damp cloth." in _html(app)
+    assert "<mark>Wipe the shade with a damp cloth." in html_of(app)
     app.button(key="yes-d1").click().run()
     assert not app.exception
     assert review_counts(corpus.path) == {"accepted": 1, "edited": 0, "rejected": 0, "open": 1}
@@ -476,7 +463,7 @@ def test_empty_pages_teach(page: str, words: str) -> None:
     """Each says what would stand there and how to get it."""
     app = _open(page, **({"tab": "Report"} if page == "compare" else {}))
     assert not app.exception
-    assert words in _html(app)
+    assert words in html_of(app)
 
 
 def test_a_corpus_without_questions_can_neither_be_trained_nor_compared(workspace: Workspace) -> None:
@@ -485,7 +472,7 @@ def test_a_corpus_without_questions_can_neither_be_trained_nor_compared(workspac
     for split in ("train", "dev", "test"):
         (workspace.corpora / "bare" / "questions" / f"{split}.jsonl").unlink()
     for page, query in (("train", {}), ("compare", {"tab": "New comparison"})):
-        assert "versus questions import" in _html(_open(page, corpus="bare", **query))
+        assert "versus questions import" in html_of(_open(page, corpus="bare", **query))
 
 
 def test_a_password_is_asked_for_and_a_wrong_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,12 +544,12 @@ def test_two_runs_are_set_against_each_other_with_a_test(workspace: Workspace, t
         app.selectbox[1].select("good").run()
         assert not app.exception
         wanted = changes_between(workspace, "good", "bad")
-        assert all(f"<td>{cell}</td>" in _html(app) for cell in wanted.changes[0].in_words[2:8])
-        assert wanted.outcome in _html(app)
+        assert all(f"<td>{cell}</td>" in html_of(app) for cell in wanted.changes[0].in_words[2:8])
+        assert wanted.outcome in html_of(app)
         shared = _open("compare", tab="Against another run", run="bad", against="good")
-        assert shared.selectbox(key="against").value == "good" and wanted.outcome in _html(shared)
+        assert shared.selectbox(key="against").value == "good" and wanted.outcome in html_of(shared)
         app.selectbox[1].select("odd").run()
-        assert "cannot be compared" in _html(app) and "compare runs of one experiment" in _html(app)
+        assert "cannot be compared" in html_of(app) and "compare runs of one experiment" in html_of(app)
     finally:
         for name in ("bad", "good", "odd"):
             shutil.rmtree(workspace.runs / name)
