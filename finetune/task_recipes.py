@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +43,8 @@ def load_task_recipe(path_or_name: str | Path, task: str, kind: type[Kind]) -> K
     problems += _wrong_values(values, task, kind) if isinstance(values, dict) else [f"[{task}] must be a table"]
     if problems:
         raise RecipeError(f"{path}: {problems[0]}", *problems[1:])
-    return kind(name=path.stem, description=str(tables.get("description", "")), **values)
+    make: Callable[..., Kind] = kind
+    return make(name=path.stem, description=str(tables.get("description", "")), **values)
 
 
 def _wrong_values(values: dict[str, Any], task: str, kind: type[Any]) -> list[str]:
