@@ -15,6 +15,7 @@ from comparison_app.arms import Arm, ArmFactory
 from comparison_app.commands.ask import newest_adapter
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec, find_experiment, load_experiment
+from comparison_app.first_imports import import_haystack
 from comparison_app.first_index import ensure_index
 from comparison_app.indexes import rag_config
 from comparison_app.kinds import ADAPTED, EXTRACTIVE
@@ -98,6 +99,7 @@ class ArmPool:
 
     def arm(self, corpus: Corpus, name: str) -> Arm:
         """Return an arm, building it at first use; other arms can be built and asked meanwhile."""
+        import_haystack()
         spec = self.spec(corpus, name)
         key = (str(corpus.path.resolve()), repr(spec), self._record_time(spec))
         with self._lock:

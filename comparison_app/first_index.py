@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from comparison_app.indexes import index_path, rag_config, update_index
+from comparison_app.indexes import open_store, rag_config, update_index
 from comparison_app.workspace import Workspace
 from data_prep.corpus import Corpus
 from rag.config import RagConfig
@@ -22,8 +22,7 @@ def ensure_index(
     Raises `IndexLocked` if another process is still at it after `patience` seconds.
     """
     config = config or rag_config()
-    path = index_path(workspace, corpus, config)
-    if path.exists() and not _making.locked():
+    if _is_made(workspace, corpus, config):
         return
     deadline = time.monotonic() + patience
     with _making:
@@ -37,14 +36,5 @@ def ensure_index(
 
 
 def _is_made(workspace: Workspace, corpus: Corpus, config: RagConfig) -> bool:
-    """Tell whether there is an index with something in it; one that is being made is still empty."""
-    from rag.store import EmbeddedStore
-
-    path = index_path(workspace, corpus, config)
-    if not path.exists():
-        return False
-    store = EmbeddedStore(path)
-    try:
-        return store.count_documents() > 0
-    finally:
-        store.close()
+    """Tell whether an index was ever committed; the file of one that is being made for the first time is there too."""
+    return open_store(workspace, corpus, config).generation > 0

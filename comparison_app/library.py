@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparison_app.errors import ComparisonError
+from comparison_app.first_imports import import_haystack
 from comparison_app.first_index import ensure_index
 from comparison_app.indexes import index_path, open_retriever, rag_config, update_index
 from comparison_app.uploads import Upload, take_in
@@ -101,6 +102,7 @@ class Library:
 
     def retriever(self, corpus: Corpus) -> Search:
         """Return the retriever of a corpus under the default settings, its index made first if there is none."""
+        import_haystack()
         key = str(corpus.path.resolve())
         if key not in self._retrievers:
             ensure_index(self.workspace, corpus)
@@ -138,6 +140,7 @@ class Library:
 
     def _index(self, task: Reindexing, corpus: Corpus, include_new: bool) -> None:
         try:
+            import_haystack()
             task.report = update_index(
                 self.workspace, corpus, rag_config(), include_new=include_new, progress=task.progress
             )

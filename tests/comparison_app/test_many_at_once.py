@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from comparison_app.arm_pool import ArmPool
 from comparison_app.library import Library, copy_corpus, write_document
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
+from data_prep.questions import Question
 from finetune.config import recipe_from_mapping
 from finetune.training import train_adapter
 from tests.comparison_app.pages import html_of, opened
@@ -131,3 +133,26 @@ def test_questions_are_answered_while_the_index_is_brought_up_to_date(
     late = opened("ask", q="How far does the remote control reach?", arms="rag-extractive")
     assert "9 metres" in html_of(late)
     st.cache_resource.clear()
+
+
+@pytest.mark.slow
+def test_who_asks_during_the_very_first_indexing_waits_for_it(tmp_path: Path, gate: threading.Event) -> None:
+    """The file of that index is there already, and empty: an arm waits until something was committed, then answers."""
+    workspace = Workspace(tmp_path / "workspace")
+    corpus = load_corpus(write_small_corpus(workspace.corpora / "lamp"))
+    library, pool = Library(workspace), ArmPool(workspace)
+    gate.clear()
+    task = library.reindex(corpus)
+    index = workspace.path / "indexes" / "lamp" / "index.sqlite"
+    until = time.monotonic() + 60
+    while not index.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    with ThreadPoolExecutor(2) as threads:
+        arm = threads.submit(pool.arm, corpus, "rag-extractive")
+        text = threads.submit(library.text, corpus, "cleaning")
+        time.sleep(0.5)
+        assert not (arm.done() or text.done() or task.finished.is_set())
+        gate.set()
+        assert "damp cloth" in text.result(120)
+        (made,) = arm.result(120).answer([Question("q", "What do I clean the shade with?")])
+    assert made.error is None and "damp cloth" in made.answer
