@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comparison_app.device_lock import only_training
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ def train_classifier_on_file(
 ) -> dict[str, Any]:
     """Train on the labelled texts of a file and return what came out; `onnx` writes `classifier.onnx` as well.
 
-    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`.
+    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`. Raises
+    `ComparisonError` while another training of the workspace runs on the device.
     """
     from finetune.classifier import train_classifier
     from finetune.classifier_data import load_classifier_recipe, read_labelled
     from finetune.classifier_onnx import export_onnx
+    from finetune.models import default_device
     from rag.embedding import Embedder
 
     recipe = load_classifier_recipe(recipe_name)
@@ -38,7 +41,8 @@ def train_classifier_on_file(
     examples = read_labelled(data)
     name = name or f"{data.stem}-{recipe.name}"
     folder = workspace.models / name
-    record = train_classifier(recipe, examples, folder, Embedder(recipe.model) if recipe.mode == "head" else None)
+    with only_training(workspace, default_device(), name):
+        record = train_classifier(recipe, examples, folder, Embedder(recipe.model) if recipe.mode == "head" else None)
     told = {
         "classifier": name,
         "path": str(folder),

@@ -44,10 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from comparison_app.commands.train import live_loss
     from comparison_app.errors import ComparisonError
-    from comparison_app.preferring import gather_preferences
-    from comparison_app.preparing import general_checks
+    from comparison_app.preferring import prefer_on_corpus
     from finetune.config import load_recipe
-    from finetune.preferences import train_preferences
 
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
@@ -60,16 +58,16 @@ def run(arguments: argparse.Namespace) -> int:
     if name == arguments.adapter:
         raise ComparisonError(f"--name {name} is the adapter to go on from: give the new one another name")
     start = workspace.adapter(arguments.adapter) if arguments.adapter else None
-    preferences = gather_preferences(workspace, corpus, name, arguments.data)
     with live_loss(f"training {name}", quiet=arguments.json) as on_step:
-        record = train_preferences(
+        record = prefer_on_corpus(
             recipe,
-            preferences,
-            workspace.adapters / name,
+            corpus,
+            workspace,
+            name,
             start=start,
-            on_step=on_step,
+            data=arguments.data,
             resume=arguments.resume,
-            general=general_checks(workspace, corpus.language),
+            on_step=on_step,
         )
     _show(name, workspace.adapters / name, record, as_json=arguments.json)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comparison_app.commands import add_command
 from comparison_app.commands.train import live_loss
 from comparison_app.console import console, print_json, print_table, progress_bar
+from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
 
@@ -48,13 +49,15 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pretrain, and say what it brought."""
     from finetune.continual import has_checkpoint
+    from finetune.models import default_device
 
     recipe = _recipe(arguments)
     workspace = Workspace.resolve(arguments.workspace)
     name = arguments.name or f"{recipe.model.name.strip('/').rpartition('/')[2]}-{recipe.name}"
     output = workspace.models / name
     try:
-        record = _pretrained(arguments, recipe, name, output)
+        with only_training(workspace, default_device(), name):
+            record = _pretrained(arguments, recipe, name, output)
     except KeyboardInterrupt:
         kept = "what was done is kept: add --resume to go on" if has_checkpoint(output) else "nothing was trained yet"
         raise ComparisonError(f"stopped; {kept}") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from comparison_app.cli import main
 from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError, RunError
 from comparison_app.experiment import ArmSpec, load_experiment
@@ -23,6 +24,7 @@ from comparison_app.planning import ASSUMED_SECONDS
 from comparison_app.run_table import NOBODY, TIE, chosen, read_rows
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
+from finetune.models import default_device
 from tests.comparison_app.command import assert_clear_error, versus
 from tests.finetune.tiny import save_pocket_like
 
@@ -116,6 +118,28 @@ def test_the_command_does_not_train_beside_another_process_and_does_once_it_was_
         other.wait(20)
     done = versus(*command)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_kind_of_training_runs_beside_another(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Preferences, pretraining, a classifier and an embedder are refused in one line, and no file is left."""
+    workspace = Workspace(tmp_path / "workspace")
+    votes, labels, text = tmp_path / "votes.jsonl", tmp_path / "labels.csv", tmp_path / "text.md"
+    votes.write_text('{"prompt": "Is it blue?", "chosen": "No.", "rejected": "Yes."}\n')
+    labels.write_text("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40)))
+    text.write_text("Press the button.\n" * 40)
+    with only_training(workspace, default_device(), "lamp-live"):
+        for arguments in (
+            ["prefer", "pocket-dpo", "--corpus", small_corpus, "--data", votes, "--name", "x"],
+            ["pretrain", "continual", "--text", text, "--name", "x"],
+            ["train", "classifier", "--data", labels, "--name", "x"],
+            ["train", "embedder", "--corpus", small_corpus, "--name", "x"],
+        ):
+            capsys.readouterr()
+            assert main([*map(str, arguments), "--workspace", str(workspace.path), "--json"]) == 1
+            assert f"process {os.getpid()} has trained lamp-live since" in capsys.readouterr().err, arguments
+    assert not list(workspace.path.glob("adapters/*")) + list(workspace.path.glob("models/*"))
 
 
 @pytest.mark.parametrize("name", ["", "../out", ".hidden", "a b", "x" * 81])
