@@ -1,6 +1,7 @@
 # Versus in a container. Two images from one file:
 #   docker build --target cpu  -t versus:cpu  .
 #   docker build --target cuda -t versus:cuda .
+# What .dockerignore lets in is copied: the packages and what installing them needs.
 # Neither holds a key, a model of others, or the right to be root. Everything made lives in the volume /workspace.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -11,16 +12,11 @@ FROM ${PYTHON_IMAGE} AS cpu-build
 ARG PIP_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY constraints.txt ./
 RUN python -m venv /opt/versus \
  && torch="$(grep -i '^torch==' constraints.txt)" \
  && if [ -n "$PIP_INDEX" ]; then /opt/versus/bin/pip install --index-url "$PIP_INDEX" "$torch"; fi
-COPY data_prep data_prep
-COPY rag rag
-COPY finetune finetune
-COPY comparison_app comparison_app
-COPY docs_corpus docs_corpus
-COPY experiments experiments
+COPY . ./
 RUN /opt/versus/bin/pip install --constraint constraints.txt '.[scale,login]'
 
 FROM ${PYTHON_IMAGE} AS cpu
@@ -37,7 +33,7 @@ ENV PATH=/opt/versus/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     HAYSTACK_TELEMETRY_ENABLED=False
-USER versus
+USER 10001:10001
 WORKDIR /workspace
 VOLUME ["/workspace"]
 EXPOSE 8501 8000
@@ -50,6 +46,8 @@ FROM ${CUDA_IMAGE} AS cuda
 LABEL org.opencontainers.image.title="Versus (CUDA)" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DEBIAN_FRONTEND=noninteractive
+# Ubuntu's archive drops a version once a newer one is there: a pinned one would not build tomorrow.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
@@ -57,13 +55,7 @@ RUN apt-get update \
  && useradd --uid 10001 --gid versus --create-home versus \
  && install -d -o versus -g versus /workspace
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md LICENSE ./
-COPY data_prep data_prep
-COPY rag rag
-COPY finetune finetune
-COPY comparison_app comparison_app
-COPY docs_corpus docs_corpus
-COPY experiments experiments
+COPY . ./
 RUN python3 -m venv /opt/versus \
  && /opt/versus/bin/pip install --constraint constraints.txt '.[scale,gpu,login]'
 ENV PATH=/opt/versus/bin:$PATH \
@@ -73,7 +65,7 @@ ENV PATH=/opt/versus/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     HAYSTACK_TELEMETRY_ENABLED=False
-USER versus
+USER 10001:10001
 WORKDIR /workspace
 VOLUME ["/workspace"]
 EXPOSE 8501 8000
