@@ -80,7 +80,9 @@ def _train(
         return
     hooks.stage(f"training {adapter.name} by recipe {adapter.recipe}")
     with live_loss(f"  {adapter.name}") as on_step:
-        train_on_corpus(recipe, corpus, workspace, adapter.name, subset=adapter.subset, resume=True, on_step=on_step)
+        train_on_corpus(
+            recipe, corpus, workspace, adapter.name, subset=adapter.subset, resume="if same", on_step=on_step
+        )
     write_text(folder / KEY_FILE, json.dumps({"key": key}) + "\n")
 
 

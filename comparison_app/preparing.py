@@ -192,7 +192,7 @@ def _train(
             questions,
             folder,
             on_step=on_step,
-            resume=True,
+            resume="if same",
             passages=passages_for(recipe, corpus, workspace) if recipe.data.context else None,
             general=general_checks(workspace, corpus.language),
         )

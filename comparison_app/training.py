@@ -18,6 +18,7 @@ from data_prep.questions import Evidence, Question
 if TYPE_CHECKING:
     from haystack import Document
 
+    from finetune.checkpoints import Resume
     from finetune.config import Recipe
     from finetune.dataset import Context
     from finetune.run_record import RunRecord
@@ -33,7 +34,7 @@ def train_on_corpus(
     name: str,
     *,
     subset: str | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     on_step: Callable[[TrainingStep], None] | None = None,
 ) -> RunRecord:
     """Train an adapter called `name` on the corpus's train questions (or a subset's) and return its run record.

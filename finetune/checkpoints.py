@@ -1,4 +1,4 @@
-"""Which checkpoint an interrupted training goes on from: the last one that is whole, of the same data and model.
+"""Which checkpoint an interrupted training goes on from: the last that is whole, of the same data, model and recipe.
 
 A checkpoint counts only once its seal, `seal.json`, is written: it holds the SHA-256 of every file, so a checkpoint
 that was being written when the process was killed, or was damaged since, is never used. Checkpoints are the trainer's
@@ -12,13 +12,18 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data_prep.atomic import write_text
 from finetune.errors import TrainingError
 
 SEAL = "seal.json"
 IDENTITY = "training.json"
+
+Resume = bool | Literal["if same"]
+"""Whether an interrupted training goes on; `if same`: where it is another one, or damaged, a new one starts instead."""
+
+_OTHER = {"data": "other data", "base": "another base model", "files": "other text files", "recipe": "another recipe"}
 
 
 @dataclass(frozen=True)
@@ -56,16 +61,47 @@ def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | N
     folders = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
     if last_sealed(scratch) is None or not (scratch / IDENTITY).is_file():
         return None
-    if json.loads((scratch / IDENTITY).read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
-        raise TrainingError(
-            f"{scratch}: the interrupted training had other questions, another base model, another [lora] section or "
-            "another number of processes; train without --resume to start again"
-        )
+    require_same(scratch, identity)
     for folder in folders:
         seconds = _sealed_seconds(folder)
         if seconds is not None:
             return Checkpoint(folder, seconds)
     raise TrainingError(f"{scratch}: every checkpoint is damaged; train without --resume to start again")
+
+
+def require_same(scratch: Path, identity: dict[str, Any]) -> None:
+    """Raise TrainingError, naming all that differs, unless what was begun in `scratch` is what `identity` says."""
+    try:
+        before = json.loads((scratch / IDENTITY).read_text(encoding="utf-8"))
+        differing = _differing(before, json.loads(json.dumps(identity)))
+    except (ValueError, AttributeError) as error:
+        raise TrainingError(f"{scratch / IDENTITY}: damaged; train without --resume to start again") from error
+    if differing:
+        raise TrainingError(
+            f"{scratch}: the interrupted training had {', '.join(differing)}; give it that again, or train without "
+            "--resume to start again"
+        )
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any], place: str = "") -> list[str]:
+    """Return in words what differs between two identities, tables inside them key by key."""
+    found = []
+    for key in dict.fromkeys((*before, *now)):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differing(old, new, "" if key == "recipe" else f"{key}.")
+        elif not place and key in _OTHER:
+            found.append(_OTHER[key])
+        else:
+            found.append(f"{place}{key} = {_shown(old)} (now {_shown(new)})")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a recipe writes it; `none` where there is none."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _sealed_seconds(folder: Path) -> float | None:

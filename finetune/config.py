@@ -246,6 +246,17 @@ class Recipe:
             del data["dpo"]
         return data
 
+    def course(self) -> dict[str, Any]:
+        """Return what decides the course of a training: all but names, and how often it is saved, measured and told.
+
+        Where early stopping follows the measuring, that decides too. The base model is known by its weights.
+        """
+        data = self.as_dict()
+        del data["name"], data["description"], data["model"]["name"], data["tracking"]
+        if self.tracking.patience is not None:
+            data["tracking"] = {"eval_every": self.tracking.eval_every, "patience": self.tracking.patience}
+        return data
+
 
 SECTIONS: dict[str, type[Any]] = {
     "model": ModelSection,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
+from finetune.checkpoints import IDENTITY, begin, require_same
 from finetune.continual_recipe import ContinualRecipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.errors import ModelError, RecipeError, TrainingError
@@ -34,7 +35,6 @@ from finetune.tokenizer import open_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-IDENTITY = "training.json"
 _MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
 
 
@@ -90,29 +90,21 @@ def _check_lengths(recipe: ContinualRecipe, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _identity(recipe: ContinualRecipe) -> dict[str, Any]:
-    """Return what must be the same for an interrupted run to go on: model, text, and how rows are drawn."""
+    """Return what must be the same for an interrupted run to go on: model, text, and the recipe's course."""
     paths = (*recipe.text.files, *recipe.text.general, *recipe.text.validation)
-    config = recipe.pretraining
     return {
         "base": base_fingerprint(recipe.model.name),
         "files": [[str(path), path.stat().st_size] for path in find_shards(paths)],
-        "text": json.loads(json.dumps(recipe.as_dict()["text"])),
-        "rows": [config.rows, config.row_length, config.steps, config.seed],
+        "recipe": recipe.course(),
     }
 
 
 def _begin(scratch: Path, identity: dict[str, Any], resume: bool) -> None:
     """Empty `scratch`, or find there what is resumed. Raises TrainingError if that is another run."""
-    path = scratch / IDENTITY
-    if resume and path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != identity:
-            raise TrainingError(
-                f"{scratch}: the interrupted run had another model, other text or other rows; "
-                "run without --resume to start again"
-            )
-        return
-    shutil.rmtree(scratch, ignore_errors=True)
-    write_text(path, json.dumps(identity))
+    if resume and (scratch / IDENTITY).is_file():
+        require_same(scratch, identity)
+    else:
+        begin(scratch, identity)
 
 
 def with_steps(recipe: ContinualRecipe, prepared: Prepared) -> PretrainingConfig:

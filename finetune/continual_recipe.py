@@ -76,7 +76,17 @@ class ContinualRecipe:
         """Return the recipe as plain dictionaries, for a run record."""
         return dataclasses.asdict(self)
 
+    def course(self) -> dict[str, Any]:
+        """Return what decides the course of a run: all but names, and what changes memory, speed or reports alone."""
+        data = self.as_dict()
+        del data["name"], data["description"], data["model"]["name"]
+        for key in INDIFFERENT:
+            del data["pretraining"][key]
+        return data
 
+
+INDIFFERENT = ("threads", "evaluate_every", "checkpoint_every", "rows_at_once", "gradient_checkpointing")
+"""Keys of `[pretraining]` that may change while a run is interrupted."""
 SECTIONS: dict[str, type[Any]] = {"model": ModelSection, "text": TextSection, "pretraining": PretrainingConfig}
 
 

@@ -87,7 +87,7 @@ def train_preferences(
     former = _start_record(start, recipe, fingerprint)
     tokenizer = load_tokenizer(recipe.model.name)
     pairs = _encode(preferences, tokenizer, recipe, dpo)
-    data = _training_data(preferences, pairs, recipe, start)
+    data = _training_data(preferences, pairs, start)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with readable_failures(recipe):
@@ -244,12 +244,9 @@ def _example(preference: Preference, answer: str, tokenizer: PreTrainedTokenizer
     return Example(preference.question_id or "", tuple(ids), (IGNORED,) * shared + tuple(ids[shared:]))
 
 
-def _training_data(
-    preferences: Sequence[Preference], pairs: Sequence[EncodedPair], recipe: Recipe, start: Path | None
-) -> TrainingData:
-    """Return what is trained, with a hash over the preferences, the settings and the adapter that it starts from."""
+def _training_data(preferences: Sequence[Preference], pairs: Sequence[EncodedPair], start: Path | None) -> TrainingData:
+    """Return what is trained, with a hash over the preferences and the adapter that it starts from."""
     digest = hashlib.sha256(repr([astuple(each) for each in preferences]).encode())
-    digest.update(repr(recipe.dpo).encode())
     if start is not None:
         digest.update((start / WEIGHTS).read_bytes())
     both = [example for pair in pairs for example in (pair.chosen, pair.rejected)]

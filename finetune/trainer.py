@@ -248,6 +248,9 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            state.compute_steps(args, state.max_steps)  # resumed, it would save and measure as often as it did before
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock.agree()
             if clock.share() >= 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
-from finetune.checkpoints import begin, latest_checkpoint
+from finetune.checkpoints import Checkpoint, Resume, begin, latest_checkpoint
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
@@ -66,7 +66,7 @@ def train_adapter(
     *,
     dev: Sequence[Question] = (),
     on_step: Callable[[TrainingStep], None] | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     passages: Passages | None = None,
     general: Sequence[MultipleChoice] = (),
     device: str | None = None,
@@ -75,9 +75,9 @@ def train_adapter(
 
     `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, or a
     `dataset.Context` (see `raft.raft_context`), for a recipe with `data.context`. `on_step` is called after every
-    optimiser step. With `resume` an interrupted training goes on from its last whole checkpoint, or starts if there is
-    none. `general` multiple-choice questions are asked before and after, to see what is forgotten; not of a model that
-    processes share.
+    optimiser step. With `resume` (see `checkpoints.Resume`) an interrupted training goes on from its last whole
+    checkpoint, or starts if there is none. `general` multiple-choice questions are asked before and after, to see what
+    is forgotten; not of a model that processes share.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
     In several processes (see `processes`) all of them call this with the same data; the first writes.
@@ -232,13 +232,17 @@ def _prepare(
 
 
 def checkpoint_to_resume(
-    scratch: Path, recipe: Recipe, sha256: str, fingerprint: str, resume: bool, clock: Clock
+    scratch: Path, recipe: Recipe, sha256: str, fingerprint: str, resume: Resume, clock: Clock
 ) -> Path | None:
-    """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh."""
-    identity = {"data": sha256, "base": fingerprint, "lora": recipe.as_dict()["lora"]}
+    """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh.
+
+    What the trainer finds in a checkpoint, rates and schedule too, is stronger than the recipe: so a recipe that asks
+    for another course is refused, with the keys that differ.
+    """
+    identity: dict[str, Any] = {"data": sha256, "base": fingerprint, "recipe": recipe.course()}
     if process_count() > 1:
         identity["processes"] = process_count()
-    found = latest_checkpoint(scratch, identity) if resume else None
+    found = _checkpoint(scratch, identity, resume)
     wait()
     if found is None:
         if is_first():
@@ -247,6 +251,15 @@ def checkpoint_to_resume(
         return None
     clock.before = found.seconds
     return found.path
+
+
+def _checkpoint(scratch: Path, identity: dict[str, Any], resume: Resume) -> Checkpoint | None:
+    try:
+        return latest_checkpoint(scratch, identity) if resume else None
+    except TrainingError:
+        if resume == "if same":
+            return None
+        raise
 
 
 @contextmanager

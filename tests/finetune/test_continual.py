@@ -225,9 +225,12 @@ def test_a_run_goes_on_with_the_same_text_only(llama: Path, tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         continue_pretraining(recipe, tmp_path / "made", on_step=stop)
     assert not (tmp_path / "made").exists()
-    with pytest.raises(TrainingError, match="without --resume"):
-        continue_pretraining(plan(llama, text, rows=2), tmp_path / "made", resume=True)
+    with pytest.raises(
+        TrainingError, match=r"rows = 4 .now 2., pretraining.weight_decay = 0.01 .now 0.1.; give it that"
+    ):
+        continue_pretraining(plan(llama, text, rows=2, weight_decay=0.1), tmp_path / "made", resume=True)
     steps: list[int] = []
+    recipe = plan(llama, text, checkpoint_every=3, rows_at_once=2)
     resumed = continue_pretraining(recipe, tmp_path / "made", resume=True, on_step=lambda s: steps.append(s.step))
     assert steps[0] == 7
     assert resumed.steps == unbroken.steps

@@ -11,7 +11,7 @@ import pytest
 from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer, LocalModel
 from finetune.config import Recipe, load_recipe, preference_recipe_names, recipe_from_mapping, recipe_names
-from finetune.errors import AdapterError, RecipeError, TrainingDataError
+from finetune.errors import AdapterError, RecipeError, TrainingDataError, TrainingError
 from finetune.forgetting import MultipleChoice
 from finetune.preference_data import Preference, read_preferences
 from finetune.preferences import train_preferences
@@ -95,6 +95,13 @@ def test_a_llama_learns_from_its_base_and_an_interrupted_training_goes_on(llama:
     with pytest.raises(KeyboardInterrupt):
         train_preferences(plan, PAIRS, tmp_path / "half", on_step=interrupt)
     assert not (tmp_path / "half").exists()
+    with pytest.raises(TrainingError, match=r"dpo.beta = 0.1 .now 0.2.; give it that again"):
+        train_preferences(
+            recipe(llama, losses=["sigmoid", "sft"], loss_weights=[1, 0.5], beta=0.2),
+            PAIRS,
+            tmp_path / "half",
+            resume=True,
+        )
     seen: list[int] = []
     again = train_preferences(plan, PAIRS, tmp_path / "half", resume=True, on_step=lambda step: seen.append(step.step))
     assert seen[0] == 5

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,15 +83,78 @@ def test_damaged_checkpoints_are_passed_over(pocket_like: Path, tmp_path: Path, 
         train_adapter(plan(str(pocket_like)), questions(), output, resume=True)
 
 
+@pytest.fixture
+def interrupted(pocket_like: Path, tmp_path: Path) -> Path:
+    """The output of a training that was interrupted at step 7, its checkpoint of step 5 beside it."""
+
+    def stop(step: TrainingStep) -> None:
+        if step.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(plan(str(pocket_like)), questions(), tmp_path / "half", on_step=stop)
+    return tmp_path / "half"
+
+
 @pytest.mark.slow
-def test_a_resume_with_other_data_is_refused(pocket_like: Path, tmp_path: Path, repository: Path) -> None:
-    """Checkpoints of other questions or another adapter shape are never mixed in."""
-    output = tmp_path / "killed"
-    kill_at(7, pocket_like, output, repository)
-    with pytest.raises(TrainingError, match="without --resume"):
-        train_adapter(plan(str(pocket_like)), questions()[:2], output, resume=True)
-    with pytest.raises(TrainingError, match="without --resume"):
-        train_adapter(plan(str(pocket_like), rank=8), questions(), output, resume=True)
+def test_a_resume_of_another_training_is_refused_with_all_that_differs(pocket_like: Path, interrupted: Path) -> None:
+    """Other questions and other settings, each with its value then and now, in one line; the checkpoints stay."""
+    tables = plan(str(pocket_like)).as_dict()
+    tables["optimisation"] |= {"learning_rate": 1e-3, "schedule": "linear", "epochs": 3.0, "max_steps": None}
+    tables["lora"]["rank"] = 8
+    with pytest.raises(TrainingError) as caught:
+        train_adapter(_recipe(tables), questions()[:2], interrupted, resume=True)
+    for part in (
+        "other data",
+        "lora.rank = 4 (now 8)",
+        "optimisation.learning_rate = 0.005 (now 0.001)",
+        'optimisation.schedule = "cosine" (now "linear")',
+        "optimisation.epochs = none (now 3.0)",
+        "optimisation.max_steps = 40 (now none)",
+        "without --resume",
+    ):
+        assert part in str(caught.value)
+    assert "seed" not in str(caught.value)
+    assert "another base" not in str(caught.value)
+    scratch = interrupted.parent / ".half.training"
+    assert (scratch / "checkpoint-5").is_dir()
+    (scratch / "training.json").write_text('{"data":')
+    with pytest.raises(TrainingError, match=r"training\.json: damaged"):
+        train_adapter(plan(str(pocket_like)), questions(), interrupted, resume=True)
+
+
+@pytest.mark.slow
+def test_what_does_not_decide_the_course_may_change(
+    pocket_like: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed with other saving and another name it goes on, and saves as often as it is told now."""
+    tables = plan(str(pocket_like)).as_dict()
+    tables["tracking"] |= {"save_every": 2, "report_to": ["tensorboard"]}
+    sealed: list[str] = []
+    monkeypatch.setattr("finetune.trainer.seal", lambda folder, seconds: sealed.append(folder.name))
+    steps: list[int] = []
+    train_adapter(_recipe(tables), questions(), interrupted, resume=True, on_step=lambda s: steps.append(s.step))
+    assert steps[0] == 6
+    assert sealed[:3] == ["checkpoint-6", "checkpoint-8", "checkpoint-10"]
+
+
+@pytest.mark.slow
+def test_where_a_resume_is_only_offered_another_training_starts_anew(pocket_like: Path, interrupted: Path) -> None:
+    """As in `versus compare`, where nobody can say that it should start again."""
+    steps: list[int] = []
+    other = plan(str(pocket_like), rank=8)
+    train_adapter(other, questions(), interrupted, resume="if same", on_step=lambda s: steps.append(s.step))
+    assert steps == list(range(1, 41))
+
+
+def _recipe(tables: dict[str, Any]) -> Recipe:
+    """Return the recipe of `as_dict`, as TOML would say it: what is not set is left out."""
+    sections = {
+        key: {name: value for name, value in table.items() if value is not None}
+        for key, table in tables.items()
+        if isinstance(table, dict)
+    }
+    return recipe_from_mapping(sections, name="changed", source="test")
 
 
 def damage(checkpoint: Path) -> None:
