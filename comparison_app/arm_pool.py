@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.arms import Arm, ArmFactory
 from comparison_app.commands.ask import newest_adapter
+from comparison_app.endpoints import RETRIES_WATCHED
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec, find_experiment, load_experiment
 from comparison_app.first_imports import import_haystack
@@ -35,7 +36,7 @@ class _SharedModels(ArmFactory):
     """An arm factory whose local models are shared with other corpora's factories."""
 
     def __init__(self, workspace: Workspace, corpus: Corpus, models: dict[Any, LocalModel], lock: threading.Lock):
-        super().__init__(workspace, corpus)
+        super().__init__(workspace, corpus, retries=RETRIES_WATCHED)
         self._models, self._lock = models, lock
 
     def model(self, spec: ArmSpec) -> LocalModel:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from comparison_app.abstention import calibrated
 from comparison_app.closed_book import threshold_of
-from comparison_app.endpoints import EndpointGenerator
+from comparison_app.endpoints import MAX_RETRIES, EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
 from comparison_app.indexes import fit_context, open_retriever, rag_config
@@ -145,7 +145,8 @@ class ClosedBook:
 class ArmFactory:
     """Builds arms over one corpus and workspace; models and indexes that arms share are opened once.
 
-    `replies`: where the replies of endpoints are kept, so that none is paid for twice.
+    `replies`: where the replies of endpoints are kept, so that none is paid for twice. `retries`: how often an endpoint
+    that fails is asked again; runs are patient, who waits for an answer is not (`RETRIES_WATCHED`).
     """
 
     def __init__(
@@ -155,9 +156,10 @@ class ArmFactory:
         *,
         threads: int | None = None,
         replies: ReplyJournal | None = None,
+        retries: int = MAX_RETRIES,
     ) -> None:
         self._workspace, self._corpus, self._threads = workspace, corpus, threads
-        self._replies = replies
+        self._replies, self._retries = replies, retries
         self._models: dict[tuple[str, str | None, int], LocalModel] = {}
         self._retrievers: dict[RagConfig, Search] = {}
 
@@ -199,6 +201,7 @@ class ArmFactory:
                 api_key_env=spec.api_key_env,
                 max_new_tokens=spec.max_new_tokens,
                 in_flight=spec.in_flight,
+                retries=self._retries,
                 journal=self._replies,
             )
         model = self.model(spec)

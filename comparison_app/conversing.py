@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.arm_pool import ArmPool
 from comparison_app.asking import Asking
-from comparison_app.endpoints import EndpointGenerator
+from comparison_app.endpoints import RETRIES_WATCHED, EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
 from comparison_app.kinds import ADAPTED
@@ -100,7 +100,11 @@ class Conversation:
         spec = self._spec
         if spec.endpoint:
             endpoint = EndpointGenerator(
-                spec.endpoint, spec.model or "", api_key_env=spec.api_key_env, max_new_tokens=spec.max_new_tokens
+                spec.endpoint,
+                spec.model or "",
+                api_key_env=spec.api_key_env,
+                max_new_tokens=spec.max_new_tokens,
+                retries=RETRIES_WATCHED,
             )
             return endpoint, None, 0
         model = self._pool.model(self._corpus, spec)

@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from haystack.dataclasses import ChatMessage
 
 MAX_RETRIES = 5
-"""Times that a request is sent again after an error or a "busy", waiting twice as long each time (0.5 s to 8 s)."""
+"""Times that a request of a run is sent again after an error or a "busy", waiting twice as long each time (0.5 s to
+8 s, in all at most 15.5 s)."""
+RETRIES_WATCHED = 2
+"""The same where somebody waits for the answer: that nobody listens is told after 1.5 s at most. A busy server that
+says how long to wait (Retry-After) is still waited for."""
 
 
 class EndpointGenerator:
     """Generates replies through one endpoint; satisfies the `Generator` protocol of `rag`.
 
-    Up to `in_flight` requests run at once; each is retried with back-off by the client, which also waits as long as a
-    busy server asks (Retry-After). Replies are kept in `journal`, so that a run pays for a conversation once. The API
-    key is read from the environment variable `api_key_env`; servers that need none get a placeholder.
+    Up to `in_flight` requests run at once; each is sent again up to `retries` times, with back-off, by the client,
+    which also waits as long as a busy server asks (Retry-After). Replies are kept in `journal`, so that a run pays for
+    a conversation once. The API key is read from the environment variable `api_key_env`; servers that need none get a
+    placeholder.
     """
 
     sees = True
@@ -38,13 +43,15 @@ class EndpointGenerator:
         max_new_tokens: int = 256,
         in_flight: int = 48,
         timeout: float = 300.0,
+        retries: int = MAX_RETRIES,
         journal: ReplyJournal | None = None,
     ) -> None:
         if api_key_env and not os.environ.get(api_key_env):
             raise ComparisonError(f"the environment variable {api_key_env} is not set; it must hold the key for {url}")
         self.url, self.model = url, model
         self._api_key_env = api_key_env
-        self._max_new_tokens, self._in_flight, self._timeout = max_new_tokens, in_flight, timeout
+        self._max_new_tokens, self._in_flight = max_new_tokens, in_flight
+        self._timeout, self._retries = timeout, retries
         self._journal = ReplyJournal() if journal is None else journal
         self._failed: dict[str, Exception] = {}
         self._usage_in_streams = True
@@ -63,7 +70,7 @@ class EndpointGenerator:
             model=self.model,
             api_base_url=self.url,
             timeout=self._timeout,
-            max_retries=MAX_RETRIES,
+            max_retries=self._retries,
             generation_kwargs={"temperature": 0, "max_tokens": self._max_new_tokens},
         )
 

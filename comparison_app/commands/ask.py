@@ -61,10 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
         block_torch()
     corpus = workspace.corpus(arguments.corpus)
     from comparison_app.arms import ArmFactory
+    from comparison_app.endpoints import RETRIES_WATCHED
     from comparison_app.indexes import indexed_text
     from comparison_app.passages import passages
 
-    factory = ArmFactory(workspace, corpus)
+    factory = ArmFactory(workspace, corpus, retries=RETRIES_WATCHED)
     question = Question(id="asked", question=arguments.question, about=arguments.about)
     predictions = []
     for kind in kinds:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 from haystack.dataclasses import ChatMessage
 
+from comparison_app.arm_pool import ArmPool
 from comparison_app.arms import Arm, ClosedBook
+from comparison_app.cli import build_parser
+from comparison_app.conversing import Conversation
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.predictions import Prediction
 from comparison_app.replies import ReplyJournal
+from comparison_app.workspace import Workspace
 from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer
 from tests.comparison_app.chat_server import chat_server
+
+NOBODY = "http://127.0.0.1:9/v1"
+"""An address that refuses every connection."""
 
 
 def _ask(text: str) -> list[ChatMessage]:
@@ -95,7 +103,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     """A missing variable is said before anything is asked; a set one is sent."""
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(ComparisonError, match="SOME_KEY is not set"):
-        EndpointGenerator("http://127.0.0.1:9/v1", "tiny", api_key_env="SOME_KEY")
+        EndpointGenerator(NOBODY, "tiny", api_key_env="SOME_KEY")
     monkeypatch.setenv("SOME_KEY", "secret")
     with chat_server(lambda text: "ok") as (url, seen):
         EndpointGenerator(url, "tiny", api_key_env="SOME_KEY").generate([_ask("?")])
@@ -104,9 +112,34 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dead_endpoint_is_a_clear_error() -> None:
     """The message names the model and the address."""
-    generator = EndpointGenerator("http://127.0.0.1:9/v1", "tiny", timeout=2.0)
+    generator = EndpointGenerator(NOBODY, "tiny", retries=0)
     with pytest.raises(ComparisonError, match=r"tiny at http://127.0.0.1:9/v1 did not answer"):
         generator.generate([_ask("?")])
+
+
+def test_who_waits_is_told_soon_that_nobody_listens(tmp_path: Path) -> None:
+    """An arm of the app, a talk with its model and `versus ask` say so within seconds."""
+    (tmp_path / "arms.toml").write_text(
+        'name = "lost"\ncorpus = "tern-manual"\n\n[[arms]]\nname = "lost"\nkind = "base"\nmodel = "m"\n'
+        f'endpoint = "{NOBODY}"\n'
+    )
+    pool = ArmPool(Workspace(tmp_path), tmp_path / "arms.toml")
+    corpus = pool.workspace.corpus("tern-manual")
+    asked = build_parser().parse_args(
+        ["ask", "How long?", "--arms", "base", "--model", "m", "--endpoint", NOBODY, "--workspace", str(tmp_path)]
+    )
+    question = Question("q", "How long?")
+    talk = Conversation(pool, corpus, pool.spec(corpus, "lost"))
+    pool.arm(corpus, "lost")
+    for ask in (
+        lambda: next(iter(pool.arm(corpus, "lost").answer([question]))).error,
+        lambda: list(talk.stream(question))[-1].error,  # type: ignore[union-attr]
+        lambda: asked.handler(asked) == 1 and "did not answer",
+    ):
+        started = time.monotonic()
+        said = ask()
+        assert "did not answer" in str(said)
+        assert time.monotonic() - started < 5
 
 
 def test_a_reply_that_arrived_is_never_asked_again(tmp_path: Path) -> None:
@@ -126,9 +159,8 @@ def test_a_reply_that_arrived_is_never_asked_again(tmp_path: Path) -> None:
     assert len(seen) == 2 + 1 + 2
 
 
-def test_one_failing_question_costs_the_others_of_its_batch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_failing_question_costs_the_others_of_its_batch_nothing() -> None:
     """The batch fails as a whole; asked one by one, the answered are not sent again, the failed fails at once."""
-    monkeypatch.setattr("comparison_app.endpoints.MAX_RETRIES", 0)
 
     def reply(text: str) -> str:
         if text == "bad":
@@ -136,7 +168,7 @@ def test_one_failing_question_costs_the_others_of_its_batch_nothing(monkeypatch:
         return f"echo {text}"
 
     with chat_server(reply) as (url, seen):
-        generator = EndpointGenerator(url, "tiny", in_flight=2)
+        generator = EndpointGenerator(url, "tiny", in_flight=2, retries=0)
         with pytest.raises(ComparisonError, match="did not answer"):
             generator.generate([_ask("good"), _ask("bad"), _ask("fine")])
         assert generator.generate([_ask("good")])[0].text == "echo good"
@@ -147,10 +179,9 @@ def test_one_failing_question_costs_the_others_of_its_batch_nothing(monkeypatch:
         assert len(seen) == 4
 
 
-def test_a_dead_endpoint_is_noticed_before_all_questions_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_endpoint_is_noticed_before_all_questions_are_sent() -> None:
     """As many failures as may be in flight, and no answer: the rest of the batch is not sent."""
-    monkeypatch.setattr("comparison_app.endpoints.MAX_RETRIES", 0)
     with chat_server(lambda text: "never", failures=1_000) as (url, seen):
         with pytest.raises(ComparisonError):
-            EndpointGenerator(url, "tiny", in_flight=4).generate([_ask(str(number)) for number in range(60)])
+            EndpointGenerator(url, "tiny", in_flight=4, retries=0).generate([_ask(str(number)) for number in range(60)])
         assert len(seen) <= 12
