@@ -213,7 +213,7 @@ def indexed(task: Reindexing) -> None:
 def main() -> None:
     """Lay out the page."""
     look.page_title("Documents", "What the answers rest on: read, search, add, change, and index again.")
-    where, what = st.columns([1, 3], vertical_alignment="bottom")
+    where, what = st.columns([1, 3])
     with where:
         corpus = session.pick_corpus()
     wanted = st.query_params.get("tab")

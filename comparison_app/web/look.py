@@ -74,9 +74,11 @@ def empty(title: str, *lines: str) -> None:
 def plain(text: object) -> str:
     """Return text for a place where Streamlit reads markdown (labels, captions, notes): it shows as it is written.
 
-    Nothing in it becomes a picture, a link, a formula, a colour, code or HTML; its line ends stay.
+    Nothing in it becomes a picture, a link, a formula, a colour, code or HTML; its line ends stay. Bare addresses,
+    which no backslash keeps from becoming links, get a word joiner, which nobody sees.
     """
-    lines = (re.sub(r"([\\`*_\[\]<>&$~:#|])", r"\\\1", " ".join(line.split())) for line in str(text).splitlines())
+    text = re.sub(r"(?i)(https?:)(?=//)|(www)(?=\.)|(@)(?=[-\w])", "\\g<0>\N{WORD JOINER}", str(text))
+    lines = (re.sub(r"([\\`*_\[\]<>&$~:#|])", r"\\\1", " ".join(line.split())) for line in text.splitlines())
     return "  \n".join(re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) for line in lines if line)
 
 

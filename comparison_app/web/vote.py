@@ -135,7 +135,7 @@ def board(corpus: Corpus) -> None:
 def main() -> None:
     """Lay out the page."""
     look.page_title("Vote", "Two masked answers, one judgement; the votes rank the arms.")
-    where, what = st.columns([1, 3], vertical_alignment="bottom")
+    where, what = st.columns([1, 3])
     with where:
         corpus = session.pick_corpus()
     tabs = ("Vote", "Leaderboard")

@@ -224,11 +224,14 @@ def test_text_stays_text_where_streamlit_reads_markdown() -> None:
         "a\\",
         "| a | b |",
         "~~a~~",
+        "HTTPS://a.example www.a.example me@a.example",
     ):
         (opened, inline, _) = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(look.plain(text))
         assert opened.type == "paragraph_open"
         assert {child.type for child in inline.children or ()} <= {"text", "text_special"}
-        assert "".join(child.content for child in inline.children or ()) == text
+        shown = "".join(child.content for child in inline.children or ())
+        assert shown.replace("\N{WORD JOINER}", "") == text
+        assert not re.search(r"(?i)https?://|www\.|@\w", shown)  # what GitHub's markdown makes a link of
         assert not re.search(r"(?<!\\)[:$]", look.plain(text))
 
 
