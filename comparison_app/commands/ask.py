@@ -51,8 +51,9 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask every arm; exit code 1 only if all of them failed."""
-    if not arguments.question.strip():
-        raise ComparisonError("the question is empty")
+    from comparison_app.asking import check_question
+
+    check_question(arguments.question)
     workspace = Workspace.resolve(arguments.workspace)
     kinds = _kinds(arguments.arms)
     if kinds == [EXTRACTIVE]:

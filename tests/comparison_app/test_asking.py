@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from comparison_app.asking import LONGEST_QUESTION, Asking, AskingDesk
+from comparison_app.cli import build_parser
 from comparison_app.errors import ComparisonError
 from comparison_app.passages import passages, pictures_of, quoted
 from comparison_app.predictions import CheckedSentence, LinkedPicture, Prediction, RetrievedSpan
@@ -98,6 +99,9 @@ def test_questions_that_cannot_be_asked_are_refused() -> None:
     ):
         with pytest.raises(ComparisonError, match=reason):
             desk.ask(text, arms, "lamp", lambda name: _Arm(name, ["x"]))
+    arguments = build_parser().parse_args(["ask", "x" * 50_000])
+    with pytest.raises(ComparisonError, match="50,000 characters"):
+        arguments.handler(arguments)
 
 
 def test_an_asking_is_found_again_by_its_id_alone() -> None:
