@@ -25,7 +25,9 @@ from finetune.errors import ModelError, RecipeError, TrainingError
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
-from finetune.pretraining import CHECKPOINT, Batches, PretrainingConfig, PretrainingResult, Step, pretrain
+from finetune.pretraining import Batches, PretrainingConfig, PretrainingResult, Step, pretrain
+from finetune.pretraining_state import CHECKPOINT
+from finetune.processes import first_goes_ahead, is_first, join, process_count, wait
 from finetune.run_record import RunRecord, library_versions
 from finetune.shards import OnBytes, find_shards
 from finetune.swapped_model import write_model
@@ -50,19 +52,23 @@ def continue_pretraining(
     """Train as `recipe` says and write the model with tokenizer and run record to `output`; return the record.
 
     `on_bytes` follows the reading of the text, `on_step` the training. With `resume` an interrupted run of the same
-    model and text goes on. `output` takes its content in one step at the end. Raises FinetuneError.
+    model and text goes on. `output` takes its content in one step at the end. In several processes (see `processes`)
+    all of them call this; they share out each step's rows, and the first reads, measures and writes. Raises
+    FinetuneError.
     """
-    started, device = datetime.now(UTC), device or default_device()
+    started, device = datetime.now(UTC), join(device or default_device())
     tokenizer = open_tokenizer(recipe.model.name)
     _check_lengths(recipe, tokenizer)
     scratch = output.parent / f".{output.name}.training"
-    _begin(scratch, _identity(recipe), resume)
-    prepared = prepare_text(recipe.text, tokenizer, scratch, on_bytes)
+    with first_goes_ahead(device):
+        if is_first():
+            _begin(scratch, _identity(recipe), resume)
+        prepared = prepare_text(recipe.text, tokenizer, scratch, on_bytes)
     config = with_steps(recipe, prepared)
     with _readable_failures(recipe):
         model = _load(recipe, device)
         measure = _measure(tokenizer, prepared, config.row_length)
-        before = _kept_figures(scratch / "before.json", lambda: measure(model))
+        before = _kept_figures(scratch / "before.json", lambda: measure(model)) if is_first() else {}
         result = pretrain(
             model,
             _rows(recipe, config, prepared, tokenizer),
@@ -71,10 +77,12 @@ def continue_pretraining(
             evaluate=measure if prepared.new.held_out else None,
             on_step=on_step,
         )
-        after = measure(model)
+        after = measure(model) if is_first() else {}
     record = _record(recipe, config, prepared, result, before, after, device, started)
-    write_model(model, tokenizer, record, output)
-    shutil.rmtree(scratch, ignore_errors=True)
+    if is_first():
+        write_model(model, tokenizer, record, output)
+        shutil.rmtree(scratch, ignore_errors=True)
+    wait()
     return record
 
 
@@ -247,6 +255,7 @@ def _record(
         trained_tokens=result.tokens,
         losses=result.losses,
         stopped="finished" if result.steps >= config.steps else "time",
+        processes=process_count(),
         versions=library_versions(),
         figures=figures,
     )

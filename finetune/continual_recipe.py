@@ -77,16 +77,23 @@ class ContinualRecipe:
         return dataclasses.asdict(self)
 
     def course(self) -> dict[str, Any]:
-        """Return what decides the course of a run: all but names, and what changes memory, speed or reports alone."""
+        """Return what must stay the same over a resume: all but names and the keys in `CHANGEABLE`."""
         data = self.as_dict()
         del data["name"], data["description"], data["model"]["name"]
-        for key in INDIFFERENT:
+        for key in CHANGEABLE:
             del data["pretraining"][key]
         return data
 
 
-INDIFFERENT = ("threads", "evaluate_every", "checkpoint_every", "rows_at_once", "gradient_checkpointing")
-"""Keys of `[pretraining]` that may change while a run is interrupted."""
+CHANGEABLE = (
+    "threads",
+    "evaluate_every",
+    "checkpoint_every",
+    "rows_at_once",
+    "gradient_checkpointing",
+    "learning_rate",
+)
+"""Keys of `[pretraining]` that may change while a run is interrupted; the rate, as a run that broke needs a lower."""
 SECTIONS: dict[str, type[Any]] = {"model": ModelSection, "text": TextSection, "pretraining": PretrainingConfig}
 
 

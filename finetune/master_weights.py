@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import TrainingError
+from finetune.processes import add_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +31,10 @@ class MasterWeights:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
     def step(self, rate: float) -> None:
-        """Take one step with the weights' gradients, which are cleared. Raises TrainingError if they are not finite."""
+        """Take one step with the weights' gradients, summed over the processes, which are cleared.
+
+        Raises TrainingError if they are not finite.
+        """
         import torch
 
         for weight, master in zip(self.weights, self.masters, strict=True):
@@ -39,6 +43,7 @@ class MasterWeights:
             else:
                 master.grad.copy_(weight.grad)  # type: ignore[union-attr]
             weight.grad = None
+        add_up(master.grad for master in self.masters if master.grad is not None)
         norm = torch.nn.utils.clip_grad_norm_(self.masters, self._clip)
         if not torch.isfinite(norm):
             raise TrainingError("the loss is no longer finite: lower learning_rate and resume from the last checkpoint")

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,12 +20,12 @@ from finetune.errors import FinetuneError, RecipeError
 from finetune.interrupts import between_steps
 from finetune.master_weights import MasterWeights
 from finetune.packing import IGNORED, PackedBatch
+from finetune.pretraining_state import CHECKPOINT, Progress, restore, save
+from finetune.processes import is_first, of_first, place, process_count, summed
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,17 @@ class TrainingBatch:
         places = [slice(start, start + rows) for start in range(0, len(self.weights), rows)]
         return [TrainingBatch(self.packed.rows(place), self.weights[place]) for place in places]
 
+    def share(self, number: int, count: int) -> TrainingBatch:
+        """Return the rows of process `number` of `count`. Raises FinetuneError if there is none for each, or guides."""
+        if count == 1:
+            return self
+        if self.guides or len(self.weights) < count:
+            raise FinetuneError(
+                f"{count} processes share the rows of a step, without guides: set pretraining.rows to {count} or more"
+            )
+        rows = slice(number, None, count)
+        return TrainingBatch(self.packed.rows(rows), self.weights[rows])
+
     def weight(self) -> float:
         """Return the sum of the weights of the tokens that are predicted."""
         counted = self.packed.labels[:, 1:] != IGNORED
@@ -145,17 +156,6 @@ class Step:
     seconds: float
     tokens: int
     evaluation: dict[str, float] | None
-
-
-@dataclass
-class _Progress:
-    """What a checkpoint keeps besides weights."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -242,36 +242,38 @@ def pretrain(
 ) -> PretrainingResult:
     """Train `model` in place, leaving checkpoints in `folder`; a killed run goes on from the last one if `resume`.
 
-    The checkpoint is written whole or not at all, also when the run is interrupted: then after the step at hand. Raises
-    TrainingError if the loss is no longer finite; the last checkpoint stays.
+    The checkpoint is written whole or not at all, also when the run is interrupted: then after the step at hand. In
+    several processes (see `processes`) each takes its share of a step's rows, and the first evaluates, reports and
+    writes. Raises TrainingError if the loss is no longer finite; the last checkpoint stays.
     """
     import torch
 
     if config.threads:
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer, progress = MasterWeights(model, config), _Progress()
+    optimizer, progress = MasterWeights(model, config), Progress()
     if resume and (folder / CHECKPOINT).is_file():
-        progress = _restore(folder / CHECKPOINT, optimizer)
+        progress = restore(folder / CHECKPOINT, optimizer)
     started = time.monotonic() - progress.seconds
     model.train()
     with between_steps() as interrupted:
         while progress.step < config.steps and not _out_of_time(config, progress):
-            batch = batches(progress.step).on(model.device)
+            batch = batches(progress.step)
             loss = _gradients(model, batch, config, auxiliary)
             optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
             progress.step += 1
             progress.tokens += int((batch.packed.segments > 0).sum())
-            progress.seconds = time.monotonic() - started
+            progress.seconds = of_first(time.monotonic() - started)
             progress.losses.append((progress.step, loss))
-            evaluation = _evaluation(model, progress, config, evaluate)
-            if on_step is not None:
+            evaluation = _evaluation(model, progress, config, evaluate if is_first() else None)
+            if on_step is not None and is_first():
                 on_step(Step(progress.step, config.steps, loss, progress.seconds, progress.tokens, evaluation))
-            if progress.step % config.checkpoint_every == 0 or interrupted():
-                _save(folder / CHECKPOINT, optimizer, progress)
-            if interrupted():
+            stopping = summed(interrupted()) > 0
+            if progress.step % config.checkpoint_every == 0 or stopping:
+                save(folder / CHECKPOINT, optimizer, progress)
+            if stopping:
                 raise KeyboardInterrupt
-    _save(folder / CHECKPOINT, optimizer, progress)
+    save(folder / CHECKPOINT, optimizer, progress)
     model.eval()
     return PretrainingResult(
         progress.step, progress.tokens, progress.seconds, tuple(progress.losses), tuple(progress.evaluations)
@@ -281,33 +283,35 @@ def pretrain(
 def _gradients(
     model: PreTrainedModel, batch: TrainingBatch, config: PretrainingConfig, auxiliary: Auxiliary | None
 ) -> float:
-    """Add the gradients of a batch's loss to the weights, part by part; return the loss."""
+    """Add the gradients of this process's rows of a batch to the weights, part by part; return the whole batch's loss.
+
+    Each part counts by its share of the batch's weight, so that the sum over parts and processes is the batch's own.
+    """
     import torch
 
-    parts = batch.parts(config.rows_at_once)
     whole = batch.weight()
     total = 0.0
-    for part in parts:
-        loss = batch_loss(model, part, guide_weight=config.guide_weight, auxiliary=auxiliary)
-        share = 1.0 if len(parts) == 1 else part.weight() / whole
+    for part in batch.share(place(), process_count()).parts(config.rows_at_once):
+        loss = batch_loss(model, part.on(model.device), guide_weight=config.guide_weight, auxiliary=auxiliary)
+        share = 1.0 if part is batch else part.weight() / whole
         torch.autograd.backward(loss * share)
         total += float(loss.detach()) * share
-    return total
+    return summed(total)
 
 
-def _share(config: PretrainingConfig, progress: _Progress) -> float:
+def _share(config: PretrainingConfig, progress: Progress) -> float:
     """Return how much of the run is done, by steps or by time, whichever is further."""
     by_steps = progress.step / config.steps
     return max(by_steps, progress.seconds / config.max_seconds) if config.max_seconds else by_steps
 
 
-def _out_of_time(config: PretrainingConfig, progress: _Progress) -> bool:
+def _out_of_time(config: PretrainingConfig, progress: Progress) -> bool:
     return bool(config.max_seconds) and progress.seconds >= config.max_seconds
 
 
 def _evaluation(
     model: PreTrainedModel,
-    progress: _Progress,
+    progress: Progress,
     config: PretrainingConfig,
     evaluate: Callable[[PreTrainedModel], dict[str, float]] | None,
 ) -> dict[str, float] | None:
@@ -319,27 +323,6 @@ def _evaluation(
     model.train()
     progress.evaluations.append({"step": progress.step, "tokens": progress.tokens, **figures})
     return figures
-
-
-def _save(path: Path, optimizer: MasterWeights, progress: _Progress) -> None:
-    """Write a checkpoint of this run, for its own resumption only, by way of a temporary file."""
-    import torch
-
-    temporary = path.with_suffix(".partial")
-    torch.save({**optimizer.state(), "progress": asdict(progress)}, temporary)
-    temporary.replace(path)
-
-
-def _restore(path: Path, optimizer: MasterWeights) -> _Progress:
-    """Read this run's own checkpoint: tensors and plain values only, no code."""
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        optimizer.restore(state)
-        return _Progress(**state["progress"])
-    except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as error:
-        raise FinetuneError(f"{path} is no checkpoint of this run ({error}); delete it to start again") from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,9 +7,13 @@ does nothing, so that one process and many take the same path.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the first may have an index to build."""
@@ -20,9 +24,14 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
+def place() -> int:
+    """Return this process's number among all, from 0."""
+    return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
+
+
 def is_first() -> bool:
     """Tell whether this process is the one that writes files and talks to the user."""
-    return process_count() == 1 or int(os.environ.get("RANK", "0")) == 0
+    return place() == 0
 
 
 def is_sharded() -> bool:
@@ -58,6 +67,29 @@ def of_first(value: float) -> float:
     shared = torch.tensor([value], dtype=torch.float64, device=PartialState().device)
     torch.distributed.broadcast(shared, src=0)
     return float(shared.item())
+
+
+def summed(value: float) -> float:
+    """Return the sum of the numbers that the processes have, in every process."""
+    if process_count() == 1:
+        return value
+    import torch
+    from accelerate import PartialState
+
+    shared = torch.tensor([value], dtype=torch.float64, device=PartialState().device)
+    torch.distributed.all_reduce(shared)
+    return float(shared.item())
+
+
+def add_up(tensors: Iterable[torch.Tensor]) -> None:
+    """Put into each tensor the sum of what the processes hold there."""
+    if process_count() == 1:
+        return
+    import torch
+
+    under_way = [torch.distributed.all_reduce(tensor, async_op=True) for tensor in tensors]
+    for sum_ in under_way:
+        sum_.wait()
 
 
 @contextmanager

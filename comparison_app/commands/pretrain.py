@@ -11,6 +11,7 @@ from comparison_app.commands.train import live_loss
 from comparison_app.console import console, print_json, print_table, progress_bar
 from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
+from comparison_app.launching import add_launch_options, launch
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,28 +45,67 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop after this time, the rate decayed by then")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    add_launch_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Pretrain, and say what it brought."""
     from finetune.continual import has_checkpoint
     from finetune.models import default_device
+    from finetune.processes import is_first
 
     recipe = _recipe(arguments)
     workspace = Workspace.resolve(arguments.workspace)
     name = arguments.name or f"{recipe.model.name.strip('/').rpartition('/')[2]}-{recipe.name}"
     output = workspace.models / name
+    if arguments.sharded:
+        raise ComparisonError("--sharded is for `versus train`: leave it out; here each process holds the whole model")
+    if arguments.launch:
+        _require_rows(recipe, arguments)
+        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
     try:
         with only_training(workspace, default_device(), name):
             record = _pretrained(arguments, recipe, name, output)
     except KeyboardInterrupt:
         kept = "what was done is kept: add --resume to go on" if has_checkpoint(output) else "nothing was trained yet"
         raise ComparisonError(f"stopped; {kept}") from None
+    if is_first():
+        _report(arguments, name, output, record)
+    return 0
+
+
+def _require_rows(recipe: ContinualRecipe, arguments: argparse.Namespace) -> None:
+    """Raise if the processes named are more than a step's rows, before any of them is started."""
+    rows, count = recipe.pretraining.rows, (arguments.processes or 1) * arguments.nodes
+    if count > rows:
+        raise ComparisonError(
+            f"{count} processes share the rows of a step, and the recipe has {rows}: set pretraining.rows to {count} "
+            "or more, a multiple of it at best"
+        )
+
+
+def _report(arguments: argparse.Namespace, name: str, output: Path, record: RunRecord) -> None:
     if arguments.json:
         print_json(_figures(name, output, record))
-        return 0
-    _show(name, output, record)
-    return 0
+    else:
+        _show(name, output, record)
+
+
+def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> list[str]:
+    """Return the command of one process of a run with `--launch`."""
+    given = {
+        "--name": [name],
+        "--workspace": [workspace.path],
+        "--model": [arguments.model],
+        "--text": arguments.text or [],
+        "--general": arguments.general or [],
+        "--replay": [arguments.replay],
+        "--steps": [arguments.steps],
+        "--max-seconds": [arguments.max_seconds],
+    }
+    flags = {"--resume": arguments.resume, "--json": arguments.json, "--debug": arguments.debug}
+    options = [part for key, values in given.items() for value in values if value is not None for part in (key, value)]
+    return ["pretrain", arguments.recipe, *map(str, options), *(key for key, value in flags.items() if value)]
 
 
 def _recipe(arguments: argparse.Namespace) -> ContinualRecipe:
@@ -88,10 +128,11 @@ def _recipe(arguments: argparse.Namespace) -> ContinualRecipe:
 def _pretrained(arguments: argparse.Namespace, recipe: ContinualRecipe, name: str, output: Path) -> RunRecord:
     """Run the recipe with its progress on screen."""
     from finetune.continual import continue_pretraining
+    from finetune.processes import is_first
     from finetune.trainer import TrainingStep
 
     with ExitStack() as bars:
-        quiet = arguments.json
+        quiet = arguments.json or not is_first()
         reading = bars.enter_context(progress_bar("reading the text", quiet=quiet))
         drawn: list[Callable[[TrainingStep], None]] = []
 

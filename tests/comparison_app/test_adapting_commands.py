@@ -14,6 +14,7 @@ import pytest
 
 from comparison_app.cli import main
 from finetune.models import MODELS_VARIABLE, model_folder
+from finetune.run_record import read_run_record
 from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts
 from tests.finetune.tiny import save_llama, save_pocket_like
 
@@ -137,6 +138,49 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_two_processes_pretrain_what_one_does(
+    manuals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --launch the losses, tokens and figures are those of one process; nothing else is left behind."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = save_llama(tmp_path / "llama")
+    place = ["--workspace", str(tmp_path / "workspace"), "--json"]
+    models = tmp_path / "workspace" / "models"
+
+    def run(steps: int, *arguments: str) -> dict[str, Any]:
+        capfd.readouterr()
+        recipe = write_recipe(tmp_path, model, manuals, steps)
+        code = main(["pretrain", str(recipe), *arguments, *place])
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        assert ("accelerate launch --multi_gpu --num_processes 2" in err) == ("--launch" in arguments)
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    alone = run(8, "--name", "alone")
+    together = run(8, "--name", "together", "--launch", "--processes", "2")
+    records = [read_run_record(models / name) for name in ("alone", "together")]
+    assert [record.processes for record in records] == [1, 2]
+    losses = [[loss for _, loss in record.losses] for record in records]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert together["tokens"] == alone["tokens"]
+    assert together["after"]["bits_per_character"] == pytest.approx(alone["after"]["bits_per_character"], abs=1e-3)
+    assert sorted(path.name for path in models.iterdir()) == ["alone", "together"]
+
+
+def test_what_a_launch_of_pretraining_cannot_do_is_said(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sharing the weights out, and more processes than rows."""
+    arguments = ["pretrain", "continual", "--text", str(manuals), "--workspace", str(tmp_path)]
+    assert main([*arguments, "--launch", "--processes", "2", "--sharded"]) == 1
+    assert "--sharded is for `versus train`" in capsys.readouterr().err
+    assert main([*arguments, "--launch", "--processes", "16"]) == 1
+    assert "set pretraining.rows to 16 or more" in capsys.readouterr().err
+
+
 def test_killed_and_interrupted_it_goes_on_to_the_same_end(
     manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,6 +236,11 @@ def test_a_run_goes_on_with_the_same_text_only(llama: Path, tmp_path: Path) -> N
     assert resumed.steps == unbroken.steps
     assert resumed.losses[-1][1] == pytest.approx(unbroken.losses[-1][1], abs=1e-3)
     assert resumed.figures["before"] == unbroken.figures["before"]
+    with pytest.raises(KeyboardInterrupt):
+        continue_pretraining(recipe, tmp_path / "slower", on_step=stop)
+    slower = continue_pretraining(plan(llama, text, learning_rate=3e-4), tmp_path / "slower", resume=True)
+    assert slower.losses[5][1] == pytest.approx(resumed.losses[5][1], abs=1e-4)
+    assert slower.losses[-1][1] > resumed.losses[-1][1] + 0.01, "a lower rate counts from where the run goes on"
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
