@@ -2,10 +2,10 @@
 
     VERSUS_BENCH_DATA=… python benchmarks/abstention.py clapnq
 
-Single scores, read off retrieval or the quoted answer, are computed for every question, and so is `chosen`, what
-Versus uses: the mean of best cosine and coverage. A logistic regression over all is fitted on the train questions;
-everything is judged on the test questions. Below stands by how much `chosen` is above the best single score, with the
-95 % interval of a paired bootstrap over questions, answerable and unanswerable ones drawn apart.
+Single scores, read off retrieval or the quoted answer, are computed for every question. Versus's confidence is taken
+three ways: by the prior weights, which this corpus had no part in; by weights fitted on its dev questions, as an arm
+fits them; and, over the questions of all splits, cross-validated. Each is set against the best single score on the same
+questions, with the 95 % interval of a paired bootstrap, answerable and unanswerable questions drawn apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from retrieval_quality import load_documents
 
+from rag.abstention import PRIOR, ConfidenceWeights, Signals, cross_validated, fitted
 from rag.answering import RagAnswerer
 from rag.config import RagConfig
 from rag.embedding import Embedder
@@ -33,15 +33,7 @@ from rag.indexing import index_documents
 from rag.retrieval import HybridSearch
 from rag.store import EmbeddedStore
 
-SINGLE = (
-    "best cosine",
-    "best BM25",
-    "best fused",
-    "fused lead over the fifth",
-    "coverage alone",
-    "quote confidence",
-)
-NAMES = (*SINGLE, "chosen")
+SINGLE = (*Signals._fields, "best BM25", "best fused", "fused lead over the fifth", "quote confidence")
 RESAMPLES = 2000
 
 
@@ -52,18 +44,15 @@ def rows(folder: Path, split: str) -> list[dict[str, object]]:
 
 
 def scores_of(questions: list[str], answerer: RagAnswerer) -> NDArray[np.float64]:
-    """Return one row of scores per question, in the order of NAMES."""
+    """Return one row of scores per question, in the order of SINGLE."""
     found = answerer.retriever.retrieve_many(questions, top_k=answerer.config.top_k)
-    words = RagAnswerer(answerer.retriever, config=replace(answerer.config, dense_weight=0.0))
     quotes = answerer.answer(questions)
     table = []
-    for question, chunks, quote in zip(questions, found, quotes, strict=True):
-        parts = [chunk.meta["scores"] for chunk in chunks] or [{"dense": 0.0, "lexical": 0.0, "fused": 0.0}]
+    for signals, chunks, quote in zip(answerer.signals(questions), found, quotes, strict=True):
+        parts = [chunk.meta["scores"] for chunk in chunks] or [{"lexical": 0.0, "fused": 0.0}]
         fused = [part["fused"] for part in parts]
-        best = [max(part[name] for part in parts) for name in ("dense", "lexical")]
         quoted = float(quote.meta.get("quote_confidence", 0.0))
-        coverage = words.confidence(question, chunks)
-        table.append([*best, fused[0], fused[0] - fused[-1], coverage, quoted, answerer.confidence(question, chunks)])
+        table.append([*signals, max(part["lexical"] for part in parts), fused[0], fused[0] - fused[-1], quoted])
     return np.array(table)
 
 
@@ -80,7 +69,7 @@ def lead_over(best: NDArray[np.float64], chosen: NDArray[np.float64], answerable
 
 
 def main() -> int:
-    """Print the ROC AUC of each score, and of their combination, on the test questions."""
+    """Print the ROC AUC of each score, and of confidence, on the test questions and on all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--work", type=Path, default=Path("workspace/benchmarks"))
@@ -94,34 +83,41 @@ def main() -> int:
     index_documents(load_documents(folder), store, embedder, config)
     answerer = RagAnswerer(HybridSearch(store, embedder, config))
     tables, labels = {}, {}
-    for split in ("train", "test"):
+    for split in ("train", "dev", "test"):
         questions = rows(folder, split)
         tables[split] = scores_of([str(row["question"]) for row in questions], answerer)
         labels[split] = np.array([bool(row["answerable"]) for row in questions])
-    areas = [_auc(tables["test"][:, column], labels["test"]) for column in range(len(NAMES))]
-    for name, area in zip(NAMES, areas, strict=True):
-        print(f"{name:28} {area:.3f}")
-    print(f"{'logistic regression of all':28} {_auc(_combined(tables, labels['train']), labels['test']):.3f}")
-    best = int(np.argmax(areas[: len(SINGLE)]))
-    lead, low, high = lead_over(tables["test"][:, best], tables["test"][:, -1], labels["test"])
-    print(f"chosen is above {SINGLE[best]} by {lead:.3f} ({low:.3f} to {high:.3f})")
+    whole, known = np.vstack(list(tables.values())), np.concatenate(list(labels.values()))
+    dev = fitted(_signals(tables["dev"]), labels["dev"].tolist())
+    apart = cross_validated(_signals(whole), known.tolist())
+    report(
+        "test", tables["test"], labels["test"], {"prior": _by(PRIOR, tables["test"]), "dev": _by(dev, tables["test"])}
+    )
+    report("all", whole, known, {"prior weights": _by(PRIOR, whole), "cross-validated": np.array(apart)})
     return 0
 
 
-def _combined(tables: dict[str, NDArray[np.float64]], answerable: NDArray[np.bool_]) -> NDArray[np.float64]:
-    from scipy.optimize import minimize
+def report(
+    name: str, table: NDArray[np.float64], answerable: NDArray[np.bool_], chosen: dict[str, NDArray[np.float64]]
+) -> None:
+    """Print the ROC AUC of each score on some questions, and how far the chosen ones are above the best single one."""
+    areas = [_auc(column, answerable) for column in table.T]
+    print(f"{name}: {len(answerable)} questions")
+    for single, area in zip(SINGLE, areas, strict=True):
+        print(f"  {single:28} {area:.3f}")
+    best = int(np.argmax(areas))
+    for way, scores in chosen.items():
+        lead, low, high = lead_over(table[:, best], scores, answerable)
+        area = _auc(scores, answerable)
+        print(f"  Versus, {way:20} {area:.3f}, above {SINGLE[best]} by {lead:.3f} ({low:.3f} to {high:.3f})")
 
-    mean, spread = tables["train"].mean(axis=0), tables["train"].std(axis=0) + 1e-9
-    train, test = ((tables[split] - mean) / spread for split in ("train", "test"))
-    signs = np.where(answerable, 1.0, -1.0)
 
-    def loss(weights: NDArray[np.float64]) -> float:
-        margins = signs * (train @ weights[:-1] + weights[-1])
-        return float(np.logaddexp(0, -margins).mean() + 1e-3 * (weights[:-1] ** 2).sum())
+def _signals(table: NDArray[np.float64]) -> list[Signals]:
+    return [Signals(*row[: len(Signals._fields)]) for row in table.tolist()]
 
-    weights = minimize(loss, np.zeros(train.shape[1] + 1)).x
-    combined: NDArray[np.float64] = test @ weights[:-1]
-    return combined
+
+def _by(weights: ConfidenceWeights, table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([weights.confidence(signals) for signals in _signals(table)])
 
 
 def _auc(scores: NDArray[np.float64], answerable: NDArray[np.bool_]) -> float:

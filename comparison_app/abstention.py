@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
+from rag.abstention import AbstentionCalibration
 from rag.config import RagConfig
 
 if TYPE_CHECKING:
@@ -19,41 +19,54 @@ if TYPE_CHECKING:
 ANSWERED_AT_LEAST = 0.9
 """The trade-off chosen: of the answerable dev questions at most a tenth may be declined."""
 
+_MADE_BY = "sentence, cosine, coverage, margin"
+"""The signals of the confidence: what was calibrated with others is calibrated anew."""
 
-def calibrated(config: RagConfig, retriever: Search, corpus: Corpus) -> RagConfig:
-    """Return `config` with the threshold under which to decline, found on the corpus's dev questions.
 
-    A threshold that is set stays. Without dev questions of both kinds, answerable and not, nothing is declined. The
-    calibration is kept beside the index, with its ROC AUC and what it gains and costs, until index, dev questions or
-    settings change.
+def calibration_of(config: RagConfig, retriever: Search, corpus: Corpus) -> AbstentionCalibration | None:
+    """Return the confidence under which to decline, found on the corpus's dev questions, with its weights and ROC.
+
+    None where `config` sets a threshold itself, or where there are no dev questions of both kinds, answerable and not:
+    then nothing is calibrated. The calibration is kept beside the index until index, dev questions or settings change.
     """
     dev = corpus.path / "questions" / "dev.jsonl"
     if config.abstain_below is not None or not dev.exists():
-        return config
-    made_from = (
-        f"{retriever.store.generation} {hashlib.sha256(dev.read_bytes()).hexdigest()} {config!r} {ANSWERED_AT_LEAST}"
-    )
-    key = hashlib.sha256(made_from.encode()).hexdigest()
+        return None
+    parts = (retriever.store.generation, hashlib.sha256(dev.read_bytes()).hexdigest(), config, ANSWERED_AT_LEAST)
+    key = hashlib.sha256(repr((*parts, _MADE_BY)).encode()).hexdigest()
     path = retriever.store.path.parent / "abstention.json"
     known = _read(path)
-    if key not in known:
-        known = {**known, key: _calibrate(config, retriever, corpus)}
-        write_text(path, json.dumps(known, indent=1) + "\n")
-    threshold = known[key].get("threshold")
-    return config if threshold is None else replace(config, abstain_below=threshold)
+    if key in known:
+        try:
+            return AbstentionCalibration.from_dict(known[key]) if known[key] else None
+        except (KeyError, TypeError, ValueError):  # damaged: it is made anew
+            pass
+    found = _calibrate(config, retriever, corpus)
+    write_text(path, json.dumps({**known, key: found.as_dict() if found else {}}, indent=1) + "\n")
+    return found
 
 
-def _calibrate(config: RagConfig, retriever: Search, corpus: Corpus) -> dict[str, float]:
-    from rag.answering import RagAnswerer, calibrate_abstention
+def described(found: AbstentionCalibration) -> str:
+    """Return a calibration as a sentence."""
+    return (
+        f"declines under a confidence of {found.threshold:.2f}, calibrated on {found.answerable + found.unanswerable} "
+        f"dev questions: ROC AUC {found.roc_auc:.2f}; {100 * found.answered_right:.0f} % of the answerable ones are "
+        f"still answered, {100 * found.declined_right:.0f} % of the unanswerable declined"
+    )
+
+
+def _calibrate(config: RagConfig, retriever: Search, corpus: Corpus) -> AbstentionCalibration | None:
+    from rag.abstention import calibrate_abstention
+    from rag.answering import RagAnswerer
 
     questions = corpus.questions("dev")
     if len({question.answerable for question in questions}) < 2:
-        return {}
+        return None
     answerer = RagAnswerer(retriever, None, config, language=corpus.language)
-    return asdict(calibrate_abstention(questions, answerer, answered_at_least=ANSWERED_AT_LEAST))
+    return calibrate_abstention(questions, answerer, answered_at_least=ANSWERED_AT_LEAST)
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
+def _read(path: Path) -> dict[str, Any]:
     """Return the calibrations kept at `path`; a damaged file counts as none, since it is made anew."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))

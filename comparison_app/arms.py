@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comparison_app.abstention import calibrated
+from comparison_app.abstention import calibration_of
 from comparison_app.closed_book import threshold_of
 from comparison_app.endpoints import MAX_RETRIES, EndpointGenerator
 from comparison_app.errors import ComparisonError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from haystack.dataclasses import GeneratedAnswer
 
     from finetune.answering import LocalModel
+    from rag.abstention import AbstentionCalibration
     from rag.config import RagConfig
     from rag.refining import Search
 
@@ -162,6 +164,8 @@ class ArmFactory:
         self._replies, self._retries = replies, retries
         self._models: dict[tuple[str, str | None, int], LocalModel] = {}
         self._retrievers: dict[RagConfig, Search] = {}
+        self.calibrations: dict[str, AbstentionCalibration] = {}
+        """By arm, when the arms built so far decline; without those for which nothing is calibrated."""
 
     def build(self, spec: ArmSpec, batch_size: int = 16) -> Arm:
         """Build one arm; raises `VersusError` if its model, adapter or index cannot be used.
@@ -216,14 +220,18 @@ class ArmFactory:
         return ClosedBook(FinetunedAnswerer(self._generator(spec), self._corpus.language, below))
 
     def _retrieving(self, spec: ArmSpec) -> Answerer:
+        from rag.abstention import PRIOR
         from rag.answering import RagAnswerer
         from rag.refining import rewording, without_writer
 
         config = rag_config(spec.preset, dict(spec.rag))
         retriever = self._retriever(without_writer(config) if spec.model else config)
-        config = calibrated(config, retriever, self._corpus)
+        weights = PRIOR
+        if found := calibration_of(config, retriever, self._corpus):
+            self.calibrations[spec.name] = found
+            config, weights = replace(config, abstain_below=found.threshold), found.weights
         if spec.model is None:
-            return RagAnswerer(retriever, None, config, language=self._corpus.language)
+            return RagAnswerer(retriever, None, config, language=self._corpus.language, weights=weights)
         generator, count_tokens = self._generator(spec), None
         if not spec.endpoint:
             model = self.model(spec)
@@ -236,6 +244,7 @@ class ArmFactory:
             language=self._corpus.language,
             count_tokens=count_tokens,
             folder=self._corpus.path,
+            weights=weights,
         )
 
     def _retriever(self, config: RagConfig) -> Search:

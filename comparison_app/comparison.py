@@ -133,6 +133,14 @@ class Comparison:
         run.ask([factory.build(spec, size) for spec in open_], questions, hooks.asking)
         if not include_new:
             self._time(run, questions, hooks, factory)
+        self._note_abstention(run, factory)
+
+    def _note_abstention(self, run: Run, factory: ArmFactory) -> None:
+        """Note when each arm declines, as it was calibrated before the first questions."""
+        noted = read_record(run.folder).get("abstention") or {}
+        found = {arm: calibration.as_dict() for arm, calibration in factory.calibrations.items()}
+        if found.keys() - noted.keys():
+            run.note(abstention={**found, **noted})
 
     def _time(self, run: Run, questions: Sequence[Question], hooks: Hooks, factory: ArmFactory | None = None) -> None:
         """Time single questions of every arm that was not timed yet, whoever answered for it and whenever."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.conversations import is_refusal, refusal, with_context
+from rag.abstention import PRIOR, ConfidenceWeights, Signals, signals_of
 from rag.citations import citation_notes, quoted_notes
 from rag.config import RagConfig
 from rag.errors import RagError
-from rag.evaluation import document_of, roc_auc
-from rag.extractive import Excerpt, ExtractiveGenerator
+from rag.evaluation import document_of
+from rag.extractive import Excerpt, ExtractiveGenerator, RankedQuote, excerpts
 from rag.lexical import Tokenizer
 from rag.pictures import pictures_of, seen_pictures, with_pictures
 from rag.prompts import fit_passages, passage_text, without_citations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from haystack import Document
     from haystack.dataclasses import ChatMessage, GeneratedAnswer
 
-    from data_prep.questions import Question
     from rag.refining import Search
 
 
@@ -39,23 +39,12 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
-class AbstentionCalibration:
-    """Where to decline, and what that costs and gains on the questions it was found on."""
-
-    threshold: float
-    roc_auc: float
-    answered_right: float
-    """Share of the answerable questions that are answered at this threshold."""
-    declined_right: float
-    """Share of the unanswerable questions that are declined at this threshold."""
-
-
-@dataclass(frozen=True)
 class _Task:
-    """One question on its way: its chunks, the passages that fit and their spans, and whether to decline at once."""
+    """One question on its way: its chunks, their quotes, the passages that fit with their spans, whether to decline."""
 
     question: str
     chunks: list[Document]
+    pool: list[RankedQuote]
     passages: list[str]
     spans: list[tuple[str, int, int]]
     cut: bool
@@ -74,6 +63,8 @@ class RagAnswerer:
     also have `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the answer with these marked;
     with `config.cite` the generator was asked for the citations, else sentences are checked against all it was shown.
 
+    Confidence is by `weights` (`rag.abstention`): those fitted on dev questions, or the prior's.
+
     `folder` is where the corpus lies; with `config.pictures` the pictures in it are given to the generator, which must
     have an attribute `sees` that is true, else `RagError` is raised.
     """
@@ -86,11 +77,13 @@ class RagAnswerer:
         language: str = "en",
         count_tokens: Callable[[str], int] | None = None,
         folder: Path | None = None,
+        weights: ConfidenceWeights = PRIOR,
     ) -> None:
         self.retriever = retriever
         self.folder = folder
         self.generator = generator
         self.config = config or retriever.config
+        self.weights = weights
         self.language = language
         self.count_tokens = count_tokens
         if self.config.pictures and generator is not None and not (folder and getattr(generator, "sees", False)):
@@ -129,45 +122,39 @@ class RagAnswerer:
         seconds = time.perf_counter() - started
         yield replace(answer, meta={**answer.meta, "seconds_retrieval": retrieval, "seconds": seconds})
 
-    def confidence(self, question: str, chunks: Sequence[Document]) -> float:
-        """Return how sure it is, 0 to 1, that `chunks` answer `question`.
+    def signals(self, questions: Sequence[str], about: Sequence[str | None] | None = None) -> list[Signals]:
+        """Return of each question what tells whether the documents answer it: what confidence is computed from."""
+        found = self.retriever.retrieve_many(questions, about, self.config.top_k)
+        pools = self._extractive.ranked(questions, found)
+        return [self._signals(*each) for each in zip(questions, found, pools, strict=True)]
 
-        The mean of the best cosine and of the best chunk's coverage of the question's terms, weighted by their inverse
-        document frequency.
-        """
-        if not chunks:
-            return 0.0
+    def _signals(self, question: str, chunks: Sequence[Document], pool: Sequence[RankedQuote]) -> Signals:
         weights = self.retriever.query_idf(question)
         whole = sum(weights.values())
-        coverage = max(self._held(weights, chunk) for chunk in chunks[:3]) / whole if whole else 0.0
-        cosine = max(_score(chunk, "dense") for chunk in chunks)
-        if not self.config.dense_weight:
-            return coverage
-        return max(0.0, min(1.0, (cosine + coverage) / 2))
 
-    def _held(self, weights: dict[str, float], chunk: Document) -> float:
-        terms = set(self._tokenizer(passage_text(chunk)))
-        return sum(weight for term, weight in weights.items() if term in terms)
+        def coverage(chunk: Document) -> float:
+            terms = set(self._tokenizer(passage_text(chunk)))
+            return sum(weight for term, weight in weights.items() if term in terms) / whole if whole else 0.0
+
+        return signals_of(chunks, max((item.cosine for item in pool), default=0.0), coverage)
 
     def _tasks(self, questions: Sequence[str], about: Sequence[str | None] | None) -> list[_Task]:
         found = self.retriever.retrieve_many(questions, about, self.config.top_k)
-        count = self.config.context_sentences if self.generator is not None else None
-        if count is None:
-            shown = [[_whole(chunk) for chunk in chunks] for chunks in found]
-        else:
-            shown = self._extractive.excerpts_many(questions, found, count)
-        return [self._task(*each) for each in zip(questions, found, shown, strict=True)]
+        pools = self._extractive.ranked(questions, found)
+        return [self._task(*each) for each in zip(questions, found, pools, strict=True)]
 
-    def _task(self, question: str, chunks: list[Document], shown: list[Excerpt]) -> _Task:
-        """Return the task of a question that retrieved `chunks`, of which a prompt is to show `shown`."""
-        confidence = self.confidence(question, chunks)
+    def _task(self, question: str, found: list[Document], pool: list[RankedQuote]) -> _Task:
+        """Return the task of a question that retrieved `found`, in which the quotes of `pool` fit best."""
+        confidence = self.weights.confidence(self._signals(question, found, pool))
         threshold = self.config.abstain_below
-        declines = not chunks or (threshold is not None and confidence < threshold)
+        declines = not found or (threshold is not None and confidence < threshold)
+        count = self.config.context_sentences if self.generator is not None else None
+        shown = [_whole(chunk) for chunk in found] if count is None else excerpts(pool, found, count)
         limit = self.config.context_tokens if self.generator is not None else None
         passages, cut = fit_passages([excerpt.text for excerpt in shown], limit, self.count_tokens)
         used = shown[: len(passages)]
         spans = [span for excerpt in used for span in excerpt.spans]
-        return _Task(question, [excerpt.chunk for excerpt in used], passages, spans, cut, confidence, declines)
+        return _Task(question, [excerpt.chunk for excerpt in used], pool, passages, spans, cut, confidence, declines)
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
         asked = with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
@@ -177,7 +164,11 @@ class RagAnswerer:
 
     def _quote(self, tasks: Sequence[_Task]) -> list[GeneratedAnswer]:
         asked = [task for task in tasks if not task.declines]
-        quoted = iter(self._extractive.answer_many([task.question for task in asked], [task.chunks for task in asked]))
+        quoted = iter(
+            self._extractive.composed(
+                [task.question for task in asked], [task.pool for task in asked], [task.chunks for task in asked]
+            )
+        )
         answers = []
         for task in tasks:
             if task.declines:
@@ -237,38 +228,3 @@ def _whole(chunk: Document) -> Excerpt:
     start = int(chunk.meta.get("start", 0))
     end = int(chunk.meta.get("end", start + len(chunk.content or "")))
     return Excerpt(chunk, passage_text(chunk), [(document_of(chunk), start, end)])
-
-
-def _score(chunk: Document, stage: str) -> float:
-    return float(chunk.meta.get("scores", {}).get(stage, 0.0))
-
-
-def calibrate_abstention(
-    questions: Sequence[Question], answerer: RagAnswerer, *, answered_at_least: float = 0.0
-) -> AbstentionCalibration:
-    """Find the confidence under which to decline, on dev questions of both kinds.
-
-    The threshold maximises the mean of the shares answered and declined rightly (Youden's J), among those that still
-    answer `answered_at_least` of the answerable questions. Raises `ValueError` unless there are answerable and
-    unanswerable questions.
-    """
-    found = answerer.retriever.retrieve_many(
-        [question.question for question in questions], [question.about for question in questions], answerer.config.top_k
-    )
-    scores = [answerer.confidence(q.question, chunks) for q, chunks in zip(questions, found, strict=True)]
-    answerable = [score for score, question in zip(scores, questions, strict=True) if question.answerable]
-    others = [score for score, question in zip(scores, questions, strict=True) if not question.answerable]
-    area = roc_auc(answerable, others)
-    allowed = [cut for cut in sorted({0.0, *scores}) if _share_from(answerable, cut) >= answered_at_least]
-    threshold = max(allowed, key=lambda cut: _balanced(answerable, others, cut))
-    return AbstentionCalibration(
-        threshold, area, _share_from(answerable, threshold), 1 - _share_from(others, threshold)
-    )
-
-
-def _share_from(scores: Sequence[float], threshold: float) -> float:
-    return sum(score >= threshold for score in scores) / len(scores)
-
-
-def _balanced(answerable: Sequence[float], others: Sequence[float], threshold: float) -> float:
-    return _share_from(answerable, threshold) - _share_from(others, threshold)

@@ -84,10 +84,13 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class RankedQuote:
+    """A quote under its headings, how well it fits the question, and its own cosine with it, headings left out."""
+
     quote: Quote
     heading: str
     score: float
+    cosine: float = 0.0
 
 
 class ExtractiveGenerator:
@@ -112,7 +115,15 @@ class ExtractiveGenerator:
 
     def answer_many(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[ExtractiveAnswer]:
         """Answer several questions, each from its own chunks; the quotes are embedded together."""
-        pools = self._ranked(questions, chunks)
+        return self.composed(questions, self.ranked(questions, chunks), chunks)
+
+    def composed(
+        self,
+        questions: Sequence[str],
+        pools: Sequence[Sequence[RankedQuote]],
+        chunks: Sequence[Sequence[Document]],
+    ) -> list[ExtractiveAnswer]:
+        """Answer each question from its quotes as `ranked` gave them for `chunks`."""
         return [
             self._compose(question, pool, found) for question, pool, found in zip(questions, pools, chunks, strict=True)
         ]
@@ -120,19 +131,16 @@ class ExtractiveGenerator:
     def excerpts_many(
         self, questions: Sequence[str], chunks: Sequence[Sequence[Document]], count: int
     ) -> list[list[Excerpt]]:
-        """Return of each question's chunks the `count` best sentences, list items or table rows, by chunk, best first.
+        """Return of each question's chunks the `count` best sentences, list items or table rows; see `excerpts`."""
+        pools = self.ranked(questions, chunks)
+        return [excerpts(pool, found, count) for pool, found in zip(pools, chunks, strict=True)]
 
-        This is extractive context compression (RECOMP; Xu, Shi and Choi 2023, arXiv 2310.04408).
-        """
-        pools = self._ranked(questions, chunks)
-        return [_excerpts(pool[:count], found) for pool, found in zip(pools, chunks, strict=True)]
-
-    def _ranked(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[list[_Scored]]:
+    def ranked(self, questions: Sequence[str], chunks: Sequence[Sequence[Document]]) -> list[list[RankedQuote]]:
         """Return the quotes of each question's chunks, best first; they are embedded together."""
         pools = [self._by_words(question, found) for question, found in zip(questions, chunks, strict=True)]
         return self._with_cosines(questions, pools)
 
-    def _by_words(self, question: str, chunks: Sequence[Document]) -> list[_Scored]:
+    def _by_words(self, question: str, chunks: Sequence[Document]) -> list[RankedQuote]:
         """Return the quotes ranked by words alone, best first."""
         weights = self._weights(question)
         opening = question[:_KIND_READ]
@@ -147,7 +155,7 @@ class ExtractiveGenerator:
                     score += 0.1 if re.search(r"\d", quote.text) else 0.0
                 if quote.words < 4 or quote.text.endswith("?"):
                     score -= 0.2
-                scored.append(_Scored(quote, heading, score))
+                scored.append(RankedQuote(quote, heading, score))
         return sorted(scored, key=lambda item: (-item.score, item.quote.chunk, item.quote.start))
 
     def _weights(self, question: str) -> dict[str, float]:
@@ -155,7 +163,7 @@ class ExtractiveGenerator:
             return self.idf(question)
         return dict.fromkeys(self._tokenizer(question), 1.0)
 
-    def _with_cosines(self, questions: Sequence[str], pools: list[list[_Scored]]) -> list[list[_Scored]]:
+    def _with_cosines(self, questions: Sequence[str], pools: list[list[RankedQuote]]) -> list[list[RankedQuote]]:
         """Return each pool's best quotes, their scores the mean of words and cosine."""
         pools = [_distinct(pool)[:_MOST_EMBEDDED] for pool in pools]
         items = [item for pool in pools for item in pool]
@@ -172,14 +180,14 @@ class ExtractiveGenerator:
             headed = vectors[len(items) + first : len(items) + last] @ vector
             scores = _COSINE * alone + _COSINE_WITH_HEADING * headed
             mixed = [
-                replace(item, score=_WORDS * item.score + float(score))
-                for item, score in zip(pool, scores, strict=True)
+                replace(item, score=_WORDS * item.score + float(score), cosine=float(own))
+                for item, score, own in zip(pool, scores, alone, strict=True)
             ]
             ranked.append(sorted(mixed, key=lambda item: -item.score))
             first = last
         return ranked
 
-    def _compose(self, question: str, pool: list[_Scored], chunks: Sequence[Document]) -> ExtractiveAnswer:
+    def _compose(self, question: str, pool: Sequence[RankedQuote], chunks: Sequence[Document]) -> ExtractiveAnswer:
         if not pool:
             return ExtractiveAnswer("")
         best = pool[0]
@@ -213,7 +221,7 @@ class ExtractiveGenerator:
             kept.append(quote)
         return kept
 
-    def _with_second(self, pool: list[_Scored]) -> list[Quote]:
+    def _with_second(self, pool: Sequence[RankedQuote]) -> list[Quote]:
         """Return the best quote, and a runner-up of the same chunk that fits nearly as well, in reading order."""
         best = pool[0].quote
         for item in pool[1:4]:
@@ -223,17 +231,20 @@ class ExtractiveGenerator:
         return [best]
 
 
-def _excerpts(best: Sequence[_Scored], chunks: Sequence[Document]) -> list[Excerpt]:
-    """Put quotes together by chunk; the chunk of the best quote comes first."""
+def excerpts(pool: Sequence[RankedQuote], chunks: Sequence[Document], count: int) -> list[Excerpt]:
+    """Return of `chunks` the `count` best quotes of `pool`, as ranked, by chunk; that of the best quote comes first.
+
+    This is extractive context compression (RECOMP; Xu, Shi and Choi 2023, arXiv 2310.04408).
+    """
     by_chunk: dict[int, list[Quote]] = {}
-    for item in best:
+    for item in pool[:count]:
         by_chunk.setdefault(item.quote.chunk, []).append(item.quote)
-    excerpts = []
+    found = []
     for chunk, quotes in by_chunk.items():
         quotes.sort(key=lambda quote: quote.start)
         text = " ".join(_as_sentence(quote.text) for quote in quotes)
-        excerpts.append(Excerpt(chunks[chunk], text, [(quote.document, quote.start, quote.end) for quote in quotes]))
-    return excerpts
+        found.append(Excerpt(chunks[chunk], text, [(quote.document, quote.start, quote.end) for quote in quotes]))
+    return found
 
 
 def _coverage(terms: frozenset[str], weights: dict[str, float]) -> float:
@@ -249,7 +260,7 @@ def _run(quotes: list[Quote], first: int) -> list[Quote]:
     return [quote for quote in quotes[first:] if quote.block == quotes[first].block]
 
 
-def _distinct(pool: list[_Scored]) -> list[_Scored]:
+def _distinct(pool: list[RankedQuote]) -> list[RankedQuote]:
     """Drop quotes whose text occurred before (chunks may overlap)."""
     return list({item.quote.text: item for item in reversed(pool)}.values())[::-1]
 

@@ -16,6 +16,7 @@ from data_prep.errors import VersusError
 
 if TYPE_CHECKING:
     from data_prep.corpus import Corpus
+    from rag.abstention import AbstentionCalibration
     from rag.config import RagConfig
     from rag.embedding import Embedder
     from rag.indexing import IndexReport
@@ -91,6 +92,7 @@ def _watch(
 def _index(
     arguments: argparse.Namespace, workspace: Workspace, corpus: Corpus, config: RagConfig, embedder: Embedder | None
 ) -> None:
+    from comparison_app.abstention import described
     from comparison_app.indexes import index_path, language_note, update_index
 
     with progress_bar(f"indexing {corpus.name}", quiet=arguments.json) as progress:
@@ -105,12 +107,32 @@ def _index(
         )
     note = language_note(corpus, config) if report.added or report.changed else None
     path = config.store or str(index_path(workspace, corpus, config))
+    found = None if arguments.watch else _abstention(workspace, corpus, config)
     if arguments.json:
-        print_json({"corpus": corpus.name, "index": path, **asdict(report), "warning": note})
+        declines = found and found.as_dict()
+        print_json({"corpus": corpus.name, "index": path, **asdict(report), "abstention": declines, "warning": note})
         return
     console().print(_sentence(corpus.name, report))
+    if found:
+        console().print(described(found), markup=False, soft_wrap=True)
     if note:
         error_console().print(f"warning: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _abstention(workspace: Workspace, corpus: Corpus, config: RagConfig) -> AbstentionCalibration | None:
+    """Return when answers from this index decline; calibrated now, so that the first question need not wait for it.
+
+    Settings with a cross-encoder are calibrated when they are first asked, which loads it.
+    """
+    from comparison_app.abstention import calibration_of
+    from comparison_app.indexes import open_retriever
+    from rag.refining import without_writer
+    from rag.reranking import SENTENCES
+
+    if config.reranker not in (None, SENTENCES):
+        return None
+
+    return calibration_of(config, open_retriever(workspace, corpus, without_writer(config)), corpus)
 
 
 def _sentence(name: str, report: IndexReport) -> str:

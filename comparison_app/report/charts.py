@@ -264,3 +264,25 @@ def _heights(left: float, right: float, top: float, bottom: float) -> list[Marku
         y = bottom - (bottom - top) * tick / 100
         body += [_line(left, y, right, y, "grid"), _text(left - 6, y + 4, str(tick), "tick end")]
     return body
+
+
+def roc_chart(name: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float], colour: int) -> Markup:
+    """Draw a ROC curve (points to the right and up, 0 to 1), the diagonal of chance, and the point that was chosen."""
+    left, right, top, height = 34, 250, 12, 270
+    bottom = height - 40
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        return left + (right - left) * point[0], bottom - (bottom - top) * point[1]
+
+    body = _heights(left, right, top, bottom)
+    for tick in (0, 25, 50, 75, 100):
+        x = place((tick / 100, 0))[0]
+        body += [_line(x, top, x, bottom, "grid"), _text(x, bottom + 16, str(tick), "tick middle")]
+    body.append(_line(*place((0, 0)), *place((1, 1)), "zero"))
+    for start, end in pairwise(sorted(points)):
+        body.append(_line(*place(start), *place(end), f"curve c{colour % 8}"))
+    x, y = place(chosen)
+    body += [_circle(x, y, 5, f"dot c{colour % 8}"), _text(x + 9, y + 14, "chosen", "label")]
+    body.append(_text((left + right) / 2, bottom + 34, "unanswerable questions answered, %", "axis middle"))
+    told = f"upwards: answerable questions answered, %; chosen: {100 * chosen[1]:.0f} at {100 * chosen[0]:.0f}"
+    return _document(name, told, height, body)

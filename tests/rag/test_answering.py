@@ -11,7 +11,8 @@ from haystack import Document
 from haystack.dataclasses import ChatMessage, GeneratedAnswer
 
 from data_prep.questions import Evidence, Question
-from rag.answering import RagAnswerer, calibrate_abstention
+from rag.abstention import calibrate_abstention
+from rag.answering import RagAnswerer
 from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.errors import RagError
@@ -217,7 +218,9 @@ def test_the_threshold_separates_dev_questions(search: HybridSearch) -> None:
     questions += [Question(f"u{n}", text) for n, text in enumerate(unknown)]
     found = calibrate_abstention(questions, RagAnswerer(search))
     assert found.roc_auc == found.answered_right == found.declined_right == 1.0
-    answerer = RagAnswerer(search, config=replace(search.config, abstain_below=found.threshold))
+    assert (found.answerable, found.unanswerable, found.roc[0], found.roc[-1]) == (3, 3, (1.0, 1.0), (0.0, 0.0))
+    config = replace(search.config, abstain_below=found.threshold)
+    answerer = RagAnswerer(search, config=config, weights=found.weights)
     assert [a.meta["abstained"] for a in answerer.answer(known + unknown)] == [False] * 3 + [True] * 3
     with pytest.raises(ValueError, match="each side"):
         calibrate_abstention(questions[:3], RagAnswerer(search))
