@@ -6,7 +6,7 @@ Each case draws documents with their own difficulty (shared by both arms) and th
 questions in them, scores two arms, and asks `comparison_app.statistics` for the paired difference. Printed: how often
 the 95 % interval holds the truth, how often a difference is called decisive where there is none, how often where
 there is one (power), the mean width, and how often the interval of one arm's mean holds the truth and how often it is
-called cautious. Then the exact McNemar p-values of the saved Gorilla TorchHub outcomes in
+called cautious (of the difference's, too). Then the exact McNemar p-values of the saved Gorilla TorchHub outcomes in
 $VERSUS_BENCH_DATA/gorilla-torchhub/paired_reference.json are recomputed, and the speed of a large run is measured.
 """
 
@@ -49,6 +49,8 @@ CASES = (
     Case("binary, both arms near 0.9", 150, 40, 0.8, True, 2.5),
     Case("binary, both arms near 0.95", 40, 15, 0.0, True, 3.5),
     Case("continuous, both arms near 0.95", 40, 15, 0.0, False, 3.5),
+    Case("continuous, both arms near 0.95", 60, 25, 0.8, False, 3.5),
+    Case("continuous, one arm near 0.95", 40, 15, 3.0, False, 2.0),
     Case("continuous", 30, 8, 0.0, False),
 )
 
@@ -92,7 +94,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
     """Run one case `runs` times and count."""
     rng = np.random.default_rng([seed, case.questions, case.documents, int(case.gap * 10), case.binary, case.uneven])
     truth, level = _truth(case)
-    covered = decisive = mean_covered = cautious = 0
+    covered = decisive = mean_covered = cautious = careful = 0
     width = 0.0
     for _ in range(runs):
         documents, a, b = _draw(case, rng)
@@ -100,6 +102,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
         covered += found.low - 1e-12 <= truth <= found.high + 1e-12
         decisive += is_decisive(found, found.p_value)
         width += found.high - found.low
+        careful += found.cautious
         mean = mean_estimates(a[:, None], documents.tolist())[0]
         mean_covered += mean.low - 1e-12 <= level <= mean.high + 1e-12
         cautious += mean.cautious
@@ -109,6 +112,7 @@ def simulate(case: Case, runs: int, seed: int = 1) -> dict[str, object]:
         "documents": case.documents,
         "true_difference": round(truth, 4),
         "coverage_difference": covered / runs,
+        "differences_called_cautious": careful / runs,
         "coverage_mean": mean_covered / runs,
         "means_called_cautious": cautious / runs,
         "called_decisive": decisive / runs,

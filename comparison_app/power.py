@@ -12,14 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from comparison_app.statistics import (
-    ALPHA,
-    EXACT_CLUSTERS,
-    POWER,
-    RESAMPLES,
-    PairedDifference,
-    detectable_difference,
-)
+from comparison_app.resampling import ALPHA, EXACT_CLUSTERS, RESAMPLES
+from comparison_app.statistics import POWER, PairedDifference, detectable_difference
 
 
 def smallest_p(clusters: int) -> float:

@@ -9,9 +9,10 @@ from comparison_app.evaluation import Evaluation
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.scoring import ABSTENTION
 from comparison_app.provenance import flat_rows
+from comparison_app.report.abstention import abstention_markdown, without_curves
 from comparison_app.report.directions import directions_markdown
 from comparison_app.report.judge import judge_markdown
-from comparison_app.statistics import Estimate
+from comparison_app.statistics import Estimate, PairedDifference
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS
 
 CAUTIOUS = "†"
@@ -36,6 +37,7 @@ def render_markdown(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         *(["## Published findings, tested here", directions_markdown(summary)] if "directions" in summary else []),
         "## Refusals",
         _refusals(evaluation, summary),
+        *([told] if (told := abstention_markdown(summary)) else []),
         "## The judge",
         judge_markdown(summary),
         "## Provenance",
@@ -88,7 +90,7 @@ def _pairs(evaluation: Evaluation) -> str:
                 METRIC_WORDS[names.metric],
                 str(found.n),
                 f"{100 * found.difference:+.0f}",
-                "no interval" if none else f"{100 * (found.low or 0):+.0f} to {100 * (found.high or 0):+.0f}",
+                "no interval" if none else _ends(found),
                 f"{pair.adjusted_p or 0.0:.3f}",
                 "yes" if pair.decisive else "no",
                 "–" if found.detectable is None else f"{100 * found.detectable:.0f}",
@@ -96,7 +98,13 @@ def _pairs(evaluation: Evaluation) -> str:
             ]
         )
     header = ["pair", "slice", "metric", "n", "points", "95 %", "adjusted p", "decisive", "seen 4 in 5", "McNemar p"]
-    return _table(header, rows)
+    note = f"\n\n{CAUTIOUS_NOTE}" if any(pair.found.cautious for pair in evaluation.declared()) else ""
+    return _table(header, rows) + note
+
+
+def _ends(found: PairedDifference) -> str:
+    mark = CAUTIOUS if found.cautious else ""
+    return f"{100 * (found.low or 0):+.0f} to {100 * (found.high or 0):+.0f}{mark}"
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
@@ -146,7 +154,7 @@ def _refusals(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
 
 def _provenance(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
     """Return what the run was made with, but for retrieval's settings, which the page has."""
-    around = dict(summary["environment"])
+    around = without_curves(summary["environment"])
     if "arms" in around:
         around["arms"] = {
             arm: {key: value for key, value in found.items() if key != "rag"} for arm, found in around["arms"].items()

@@ -17,11 +17,12 @@ from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
 from comparison_app.provenance import flat_rows
+from comparison_app.report.abstention import declining, without_curves
 from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, scatter
 from comparison_app.report.directions import directions_section
 from comparison_app.report.examples import ERRORS, disagreements, failures
 from comparison_app.report.judge import judge_section
-from comparison_app.report.markdown import CAUTIOUS_NOTE, span
+from comparison_app.report.markdown import CAUTIOUS, CAUTIOUS_NOTE, span
 from comparison_app.report.trainings import learning_curves, seed_spreads
 from comparison_app.statistics import Estimate, PairedDifference, paired_differences
 from comparison_app.verdict import METRIC_WORDS, SLICE_WORDS, findings, recommendation, sight, signed, standings
@@ -83,10 +84,11 @@ def render_html(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         failure_count=sum(arm["errors"] for arm in summary["arms"].values()),
         most_failures=ERRORS,
         refusals=_refusals(evaluation),
+        declining=declining(summary),
         directions=directions_section(summary),
         judge=judge_section(summary, evaluation.experiment.currency),
         primary=METRIC_WORDS[evaluation.experiment.primary_metric],
-        provenance=flat_rows(summary["environment"]),
+        provenance=flat_rows(without_curves(summary["environment"])),
     )
 
 
@@ -249,7 +251,8 @@ def _difference_cell(pair: Pair | None, first: str) -> tuple[str, str]:
     if found.low is None or found.high is None:
         return f"{signed(sign * found.difference)} (no interval)", "even"
     low, high = sorted((sign * found.low, sign * found.high))
-    text = f"{signed(sign * found.difference)} ({signed(low)} to {signed(high)})"
+    mark = CAUTIOUS if found.cautious else ""
+    text = f"{signed(sign * found.difference)} ({signed(low)} to {signed(high)}){mark}"
     if found.p_value < 0.05 and found.excludes_zero:
         return text, "win" if sign * found.difference > 0 else "loss"
     return text, "even"

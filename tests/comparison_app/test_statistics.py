@@ -215,6 +215,30 @@ def test_a_mean_with_hardly_any_errors_has_a_cautious_interval_that_holds_wilson
     assert not mean_estimates(np.tile([[1.0], [0.0]], (20, 1)))[0].cautious
 
 
+def test_a_difference_of_two_arms_with_hardly_any_errors_has_a_cautious_interval_that_holds_newcombes() -> None:
+    """Four and six errors of 400, hardly related: at least statsmodels' Newcombe interval, and said to be cautious."""
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    a, b = np.ones(400), np.ones(400)
+    a[:4], b[4:10] = 0.0, 0.0
+    found = paired_difference(a, b)
+    low, high = confint_proportions_2indep(396, 400, 394, 400, method="newcomb")
+    assert found.cautious and found.low is not None and found.high is not None
+    assert found.low <= low + 1e-3 and found.high >= high - 1e-3
+    turned = paired_difference(b, a)
+    assert (turned.low, turned.high) == (pytest.approx(-found.high, abs=2e-3), pytest.approx(-found.low, abs=2e-3))
+
+
+def test_a_difference_is_cautious_only_where_both_arms_hardly_vary_and_yet_differ() -> None:
+    """One arm in the middle, scores beyond 0 to 1, or no difference at all: the bootstrap's interval stands."""
+    good, even = np.ones(60), np.tile([1.0, 0.0], 30)
+    good[:2] = 0.0
+    assert not paired_difference(good, even).cautious
+    assert not paired_difference(10 * good, 10 * np.ones(60)).cautious
+    same = paired_difference(good, good)
+    assert (same.low, same.high, same.cautious) == (0.0, 0.0, False)
+
+
 def test_weights_shift_the_mean() -> None:
     """Three to one."""
     values = np.array([[1.0], [0.0]] * 10)
