@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,26 @@ def test_two_processes_train_what_one_trains_with_twice_the_batch(
     assert record.steps == 4
     alone = train_adapter(plan(str(pocket_like), 2), questions(), tmp_path / "alone", device="cpu")
     assert [loss for _, loss in record.losses] == pytest.approx([loss for _, loss in alone.losses], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_with_a_time_limit_stop_together(pocket_like: Path, tmp_path: Path, repository: Path) -> None:
+    """One that takes longer over the general questions ends at the same step as the other, and none waits for ever."""
+    output = tmp_path / "timed"
+    line = Launch(2).line(["tests.finetune.two_timed", str(pocket_like), str(output)])
+    command = [sys.executable, "-m", "accelerate.commands.launch", *line[2:]]
+    launched = subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True)
+    try:
+        said = launched.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        launched.terminate()  # which ends the processes that it started as well
+        launched.wait(60)
+        pytest.fail("the processes wait for each other")
+    assert launched.returncode == 0, said
+    ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert ranks[0]["steps"] == ranks[1]["steps"] > 5
+    assert ranks[0]["stopped"] == ranks[1]["stopped"] == "time"
+    assert read_run_record(output).forgetting == ranks[0]["forgetting"]
 
 
 def test_the_line_names_machines_and_their_meeting_point() -> None:
