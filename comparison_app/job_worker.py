@@ -58,7 +58,7 @@ def train(arguments: dict[str, Any], workspace: Workspace, report: Report) -> di
     recipe = load_recipe(arguments["recipe"])
     if arguments.get("max_seconds"):
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, max_seconds=float(arguments["max_seconds"])))
-    if recipe.tracking.save_every is None:
+    if recipe.tracking.save_every is None and recipe.tracking.patience is None:
         recipe = replace(recipe, tracking=replace(recipe.tracking, save_every=CHECKPOINT_EVERY))
     record = train_on_corpus(
         recipe,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
 
+FOR_ADAPTERS = ("--launch", "--calibrate", "--resume", "--leave-out-long")
+
 
 def register(subparsers: Any) -> None:
     """Add the command."""
@@ -63,8 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = Workspace.resolve(arguments.workspace)
     other = is_classifier_recipe(arguments.recipe) or is_embedder_recipe(arguments.recipe)
-    if other and (arguments.launch or arguments.calibrate):
-        raise ComparisonError("--launch and --calibrate are for adapters: leave them out for classifiers and embedders")
+    given = [name for name in FOR_ADAPTERS if getattr(arguments, name.strip("-").replace("-", "_"))]
+    if other and given:
+        raise ComparisonError(f"{', '.join(given)} is for adapters: leave it out for classifiers and embedders")
     if is_classifier_recipe(arguments.recipe):
         return _train_classifier(arguments, workspace)
     if arguments.data or arguments.onnx:

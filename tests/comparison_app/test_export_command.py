@@ -98,6 +98,15 @@ def test_a_classifier_is_trained_on_a_file(tmp_path: Path, capsys: pytest.Captur
     assert "belong to recipes of classifiers" in capsys.readouterr().err
 
 
+def test_what_only_adapters_have_is_refused_for_other_recipes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classifiers and embedders train in one go and in one process: an option for more is not silently left aside."""
+    for name in ("classifier", "embedder"):
+        assert cli.main(["train", name, "--resume", "--launch", "--workspace", str(tmp_path)]) == 1
+        assert "--launch, --resume is for adapters: leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_llama_goes_to_llama_cpp_and_ollama(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
