@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_prep.conversations import is_refusal
-from rag.chunking import sentence_starts
 from rag.extractive import Quote, quotes_of
 from rag.lexical import Tokenizer
+from rag.markdown import sentence_starts
 from rag.prompts import cited_numbers, without_citations
 
 if TYPE_CHECKING:

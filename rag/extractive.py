@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rag.chunking import Block, block_parts, count_words, scan_blocks
 from rag.lexical import Tokenizer
+from rag.markdown import Block, block_parts, count_words, scan_blocks
 from rag.prompts import heading_line
 from rag.remembering import remembered_vectors
 

@@ -12,7 +12,8 @@ from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.errors import IndexMismatch
 from rag.lexical import Tokenizer
-from rag.milvus import MilvusStore, analysed, incoming
+from rag.milvus import MilvusStore
+from rag.milvus_rows import analysed, incoming
 from rag.retrieval import fuse, supported
 
 if TYPE_CHECKING:

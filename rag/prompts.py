@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rag.chunking import SECTION_SEPARATOR, sentence_starts
+from rag.chunking import SECTION_SEPARATOR
+from rag.markdown import sentence_starts
 
 if TYPE_CHECKING:
     from haystack import Document

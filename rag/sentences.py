@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rag.chunking import block_parts, count_words, scan_blocks
+from rag.markdown import block_parts, count_words, scan_blocks
 from rag.prompts import heading_line
 
 if TYPE_CHECKING:

@@ -268,7 +268,7 @@ def _heights(left: float, right: float, top: float, bottom: float) -> list[Marku
 
 def roc_chart(name: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float], colour: int) -> Markup:
     """Draw a ROC curve (points to the right and up, 0 to 1), the diagonal of chance, and the point that was chosen."""
-    left, right, top, height = 34, 250, 12, 270
+    left, right, top, height = 68, 296, 12, 270
     bottom = height - 40
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
@@ -283,6 +283,10 @@ def roc_chart(name: str, points: Sequence[tuple[float, float]], chosen: tuple[fl
         body.append(_line(*place(start), *place(end), f"curve c{colour % 8}"))
     x, y = place(chosen)
     body += [_circle(x, y, 5, f"dot c{colour % 8}"), _text(x + 9, y + 14, "chosen", "label")]
-    body.append(_text((left + right) / 2, bottom + 34, "unanswerable questions answered, %", "axis middle"))
+    body.append(
+        _text(
+            (left + right) / 2, bottom + 34, "right: unanswerable questions answered, up: answerable, %", "axis middle"
+        )
+    )
     told = f"upwards: answerable questions answered, %; chosen: {100 * chosen[1]:.0f} at {100 * chosen[0]:.0f}"
     return _document(name, told, height, body)

@@ -8,8 +8,9 @@ from haystack import Document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.chunking import chunk_document, count_words, scan_blocks
+from rag.chunking import chunk_document
 from rag.config import RagConfig
+from rag.markdown import count_words, scan_blocks
 from tests.rag.conftest import manual_documents
 
 _LINES = st.sampled_from(

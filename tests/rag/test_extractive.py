@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from haystack import Document
 
-from rag.chunking import chunk_document, count_words
+from rag.chunking import chunk_document
 from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.extractive import ExtractiveGenerator, plain_text, quotes_of
+from rag.markdown import count_words
 from tests.rag.conftest import MANUAL, manual_documents
 
 

@@ -13,8 +13,9 @@ from rag.config import RagConfig
 from rag.embedding import Embedder
 from rag.errors import IndexMismatch, RagError, StoreError
 from rag.indexing import index_documents
-from rag.milvus import MilvusStore, analysed
+from rag.milvus import MilvusStore
 from rag.milvus_indexing import index_into_milvus
+from rag.milvus_rows import analysed
 from rag.milvus_search import MilvusSearch
 from rag.pipeline import retrieval_pipeline
 from rag.refining import open_search
