@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import streamlit as st
 
 from comparison_app import library as documents
@@ -47,7 +49,7 @@ def _picture(link: str, corpus: Corpus) -> str | None:
 
 def change(corpus: Corpus, name: str, text: str) -> None:
     """Show the ways to edit and delete one document."""
-    row = st.container(horizontal=True)
+    row = st.container(horizontal=True, vertical_alignment="center")
     editing = row.toggle("Edit", key=f"edit-{name}")
     with row.popover("Delete", icon=":material/delete:"):
         st.write("The document is removed from the corpus; its answers go once the index is brought up to date.")
@@ -100,12 +102,20 @@ def search(corpus: Corpus) -> None:
             f"{number}. {chunk.meta.get('title', '')}",
             *(chunk.meta["scores"].get(stage) for stage in ("fused", "dense", "lexical")),
             chunk.meta.get("section") or "",
-            plain_text(chunk.content or "")[:260],
+            excerpt(chunk.content or ""),
         )
         for number, chunk in enumerate(found, start=1)
     ]
     if rows:
         look.table(("document", "fused", "meaning", "words", "section", "passage"), rows, wide=[4, 5])
+
+
+def excerpt(text: str, most: int = 260) -> str:
+    """Return how a passage begins, as running text: without its headings, a table's cells with dots between them."""
+    body = re.sub(r"(?m)^#{1,6}[ \t].*$|^\|[ \t:|\-]+\|[ \t]*$", "", text)
+    body = re.sub(r"(?m)^\|(.*)\|[ \t]*$", lambda row: " · ".join(map(str.strip, row[1].split("|"))) + ";", body)
+    said = plain_text(body) or plain_text(text)
+    return said if len(said) <= most else f"{said[:most].rstrip()} …"
 
 
 def add(corpus: Corpus) -> None:
@@ -167,7 +177,7 @@ def scrapes() -> None:
 def index(corpus: Corpus) -> None:
     """Bring the index up to the documents, with progress, while others go on asking."""
     new = len(corpus.new_document_ids())
-    include = bool(new) and st.checkbox(f"Take in the {new} new documents as well", value=False)
+    include = bool(new) and st.checkbox(f"Take in {look.count(new, 'new document')} as well", value=False)
     row = st.container(horizontal=True, vertical_alignment="center")
     if row.button("Bring the index up to date", type="primary", icon=":material/sync:"):
         session.library().reindex(corpus, include_new=include)
@@ -203,9 +213,9 @@ def indexed(task: Reindexing) -> None:
         return
     found = task.report
     st.success(
-        f"{look.plain(task.corpus)}: {found.added} documents added, {found.changed} changed, {found.removed} removed, "
-        f"{found.unchanged} unchanged; {found.embedded} passages embedded, {found.chunks} in the index, "
-        f"{found.seconds:.1f} s.",
+        f"{look.plain(task.corpus)}: {look.count(found.added, 'document')} added, {found.changed} changed, "
+        f"{found.removed} removed, {found.unchanged} unchanged; "
+        f"{look.count(found.embedded, 'passage')} embedded, {found.chunks} in the index, {found.seconds:.1f} s.",
         icon=":material/check:",
     )
 

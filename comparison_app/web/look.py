@@ -44,6 +44,11 @@ FAILED = "failed-click"
 STYLE = Path(__file__).with_name("style.css")
 
 
+def count(number: int, thing: str) -> str:
+    """Return a number with what it counts, in the plural but for one."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def label(arm: str) -> str:
     """Return an arm's name as people read it."""
     return LABELS.get(arm, arm)
@@ -125,7 +130,7 @@ def _said(column: Column, *, masked: bool) -> Markup:
     if made is not None and made.error:
         if masked:
             return Markup('<div class="v-note bad" role="alert"><b>No answer.</b></div>')
-        return Markup('<div class="v-note bad" role="alert"><b>No answer.</b> {}</div>').format(made.error[:600])
+        return Markup('<div class="v-note bad" role="alert"><b>No answer:</b> {}</div>').format(made.error[:600])
     if column.state == "waiting":
         lines = Markup("").join(Markup('<div class="v-wait" style="width:{}%"></div>').format(w) for w in (92, 78, 45))
         return Markup('<div aria-label="waiting for the first word">{}</div>').format(lines)
@@ -165,7 +170,7 @@ def _facts(column: Column, charge: str) -> Markup:
 
 def _source(number: int, item: Passage) -> Markup:
     pieces = Markup("").join(
-        Markup("<mark>{}</mark>").format(_flowing(text)) if marked else _flowing(text) for text, marked in item.pieces
+        Markup("<mark>{}</mark>").format(flowing(text)) if marked else flowing(text) for text, marked in item.pieces
     )
     link = Markup("")
     if item.link:
@@ -188,7 +193,7 @@ def _rest(spans: Sequence[RetrievedSpan]) -> Markup:
         )
         for span in spans
     )
-    words = f"{len(spans)} more passage{'s' if len(spans) > 1 else ''} retrieved"
+    words = f"{count(len(spans), 'more passage')} retrieved"
     return Markup("<details><summary>{}</summary><ul>{}</ul></details>").format(words, lines)
 
 
@@ -202,7 +207,7 @@ _TABLE = re.compile(r"(?m)^\|.+\|[ \t]*\n\|[ \t:|\-]+\|[ \t]*(?:\n|\Z)(?:^\|.*\|
 """A markdown table: its head, the line below that, its rows."""
 
 
-def _flowing(text: str) -> Markup:
+def flowing(text: str) -> Markup:
     """Return markdown text escaped: lines of one paragraph joined, headings in bold, tables as tables."""
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"[picture: \1]", text)  # it stands below the text
     text, parts, place = text.replace("**", ""), [], 0

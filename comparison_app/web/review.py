@@ -53,13 +53,14 @@ def draft(corpus: Corpus, item: ReviewItem) -> None:
         answers = " | ".join(item.draft.answers) or "none: the documents hold no answer"
         facts = Markup("").join(Markup("<li>{}</li>").format(text) for text in item.draft.questions)
         look.html(Markup("<ul>{}</ul><p><b>Answer:</b> {}</p>").format(facts, answers))
-        told = [item.draft.origin, f"evidence {item.draft.located}" if item.draft.located else "no evidence"]
+        told = [item.draft.origin, f"evidence {item.draft.located}" if item.draft.located else ""]
+        told += [] if item.draft.evidence else ["no evidence"]
         told += [f"dropped: {item.draft.dropped} {item.draft.detail or ''}"] if item.draft.dropped else []
         st.caption(look.plain(" · ".join(text for text in told if text)))
     with evidence:
         if item.evidence:
             text = Markup('<div class="v-passage">{}<mark>{}</mark>{}</div>')
-            look.html(text.format(item.before, item.evidence, item.after))
+            look.html(text.format(*map(look.flowing, (item.before, item.evidence, item.after))))
         else:
             st.caption("A question that the documents should not answer has no evidence.")
     row, decided = st.container(horizontal=True), session.guarded(decide)

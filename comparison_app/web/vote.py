@@ -55,7 +55,9 @@ def show_ballot(ballot: Ballot, corpus: Corpus) -> None:
         return
     for number in (0, 1):
         session.show_column(places[number], ballot.asking, number, corpus)
-    st.success(f"Your vote: {OUTCOMES[ballot.outcome].lower()}.", icon=":material/check:")
+    better = {"a": 0, "b": 1}.get(ballot.outcome)
+    said = OUTCOMES[ballot.outcome].lower() if better is None else f"{look.label(ballot.asking.arms[better])} is better"
+    st.success(f"Your vote: {look.plain(said)}.", icon=":material/check:")
     with st.form("why"):
         reasons = st.pills("Why? (if you like)", REASONS, selection_mode="multi")
         text = st.text_input("In your words", max_chars=500)

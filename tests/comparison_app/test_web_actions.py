@@ -173,12 +173,12 @@ def test_a_source_shows_its_tables_as_tables() -> None:
     from comparison_app.web import look
 
     table = "Before.\n\n| Level | Output |\n|---|:--|\n| 1 | <b>40</b> lm |\n| 5 | |\n\nAfter it\ncomes this."
-    shown = str(look._flowing(table))
+    shown = str(look.flowing(table))
     assert "<tr><th>Level</th><th>Output</th></tr><tr><td>1</td><td>&lt;b&gt;40&lt;/b&gt; lm</td></tr>" in shown
     assert "<tr><td>5</td><td></td></tr></table>" in shown
     assert "After it comes this." in shown and "|" not in shown and "---" not in shown
     cut = [
-        str(look._flowing(piece)) for piece in ("| Level | Output |\n|---|---|\n| 1 | ", "40 lm", " |\n| 5 | 800 lm |")
+        str(look.flowing(piece)) for piece in ("| Level | Output |\n|---|---|\n| 1 | ", "40 lm", " |\n| 5 | 800 lm |")
     ]
     assert "|" not in "".join(cut)
     assert re.sub(r"<[^>]*>", " ", "".join(cut)).split() == ["Level", "Output", "1", "40", "lm", "5", "·", "800", "lm"]

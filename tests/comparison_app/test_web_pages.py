@@ -393,6 +393,7 @@ def test_documents_are_read_searched_and_changed(workspace: Workspace) -> None:
     found = html_of(_open("documents", tab="Search", query="night mode"))
     assert "Brightness" in found
     assert "meaning" in found
+    assert "Level · Output · Runs for; 1 · 40 lm · 60 h;" in found and not re.search(r"[>\s]#+ |\|--", found)
     corpus = workspace.corpus("lamp")
     write_document(corpus, "extra", "# Extra\n\n<script>alert(1)</script> ![x](https://example.com/x.png) $5\n")
     shown = html_of(_open("documents", document="extra"))
