@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,14 +64,15 @@ def report() -> dict[str, Any]:
 
 def _load_seconds(page: Path) -> list[float] | None:
     """Return the seconds until the page's load event, of five openings; None where there is no Chromium."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+    from tests.comparison_app.browser import CHROMIUM
+
+    if CHROMIUM is None:
         return None
     from playwright.sync_api import sync_playwright
 
     times = []
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for _ in range(5):
             tab = running.new_page()
             started = time.perf_counter()

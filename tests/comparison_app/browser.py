@@ -46,11 +46,24 @@ if CHROMIUM is None and os.environ.get("VERSUS_NEEDS_BROWSER"):
 PICTURES = Path(os.environ.get("VERSUS_SCREENSHOTS") or Path(__file__).parents[2] / ".artifacts" / "screenshots")
 
 
+DRAWN = """!document.querySelector('[data-testid=stSkeleton], [data-stale=true]')
+    && document.querySelector('.stApp')?.dataset.testScriptState !== 'running'"""
+TALLEST = 4_000
+"""Pixels of a page that a picture shows."""
+
+
 def keep_picture(page: Page, name: str) -> None:
-    """Keep a picture of the whole page once nothing on it is still being drawn."""
-    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton], [data-stale=true]')")
+    """Keep a picture of the whole page, scrolled parts included, once nothing on it is still being drawn."""
+    page.wait_for_function(DRAWN)
+    window = page.viewport_size
+    height = page.evaluate("document.querySelector('[data-testid=stMain]')?.scrollHeight ?? 0")
+    if window and height > window["height"]:
+        page.set_viewport_size({"width": window["width"], "height": min(height, TALLEST)})
+        page.wait_for_function(DRAWN)
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    if window:
+        page.set_viewport_size(window)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +22,7 @@ from comparison_app.report import render_csv, render_html, render_markdown, writ
 from comparison_app.report.examples import LONGEST, disagreements
 from comparison_app.summary import summarise
 from data_prep.corpus import Corpus, ManifestEntry
+from tests.comparison_app.browser import CHROMIUM, keep_picture
 from tests.comparison_app.synthetic import (
     bag_of_words,
     made_arms,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 DOCUMENTS = made_documents()
 QUESTIONS = made_questions(DOCUMENTS)
 PREDICTIONS = made_predictions(made_arms(DOCUMENTS), QUESTIONS)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def _evaluate(predictions: list[Prediction]) -> Evaluation:
@@ -289,6 +288,7 @@ def test_light_and_dark_have_contrast(browser: Browser, tmp_path: Path, evaluati
     path = write_report(tmp_path, evaluation, summarise("run", evaluation))
     for scheme in ("light", "dark"):
         page, _ = _open(browser, path, 1280, scheme)
+        keep_picture(page, f"report-{scheme}")
         for ink, ground in (
             ("--ink", "--ground"),
             ("--soft", "--ground"),

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from data_prep.corpus import load_corpus
+from data_prep.drafts import Draft, drafts_path, write_drafts
+from data_prep.questions import Evidence
 from tests.comparison_app.browser import CHROMIUM, keep_picture, running_app, slow_model
 from tests.small_corpus import write_small_corpus
 
@@ -35,10 +38,16 @@ LONG = 120_000
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the app's workspace."""
+    return tmp_path_factory.mktemp("app") / "workspace"
+
+
+@pytest.fixture(scope="module")
+def app(workspace: Path) -> Iterator[str]:
     """An app over the lamp's manual, one page of which is hostile, with a quick, a slow and a broken arm."""
-    folder = tmp_path_factory.mktemp("app")
-    lamp = write_small_corpus(folder / "workspace" / "corpora" / "lamp")
+    folder = workspace.parent
+    lamp = write_small_corpus(workspace / "corpora" / "lamp")
     text = f"# Hostile page\n\nThe hostile gadget weighs 77 grams. {HOSTILE} {PICTURE}\n"
     (lamp / "documents" / "hostile.md").write_text(text)
     tests = lamp / "questions" / "test.jsonl"
@@ -53,7 +62,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             '[[arms]]\nname = "quotes-2"\nkind = "rag-extractive"\n[arms.rag]\ntop_k = 2\n'
         )
         options = ("--corpus", "lamp", "--experiment", str(experiment))
-        with running_app(folder / "workspace", folder / "app.log", *options) as url:
+        with running_app(workspace, folder / "app.log", *options) as url:
             yield url
 
 
@@ -104,6 +113,8 @@ def _until(page: Page, text: str | re.Pattern[str]) -> None:
 def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, app: str) -> None:
     """The quick arm has answered and the broken one has failed while the slow one writes; a reload finds all again."""
     page.goto(f"{app}/?arms=quotes,slow,broken")
+    page.get_by_label("Question", exact=True).wait_for()
+    keep_picture(page, "ask-empty")
     page.get_by_label("Question", exact=True).fill("How long must the lamp charge before its first use?")
     page.get_by_label("Question", exact=True).press("Enter")
     _until(page, re.compile("hours of patience"))
@@ -119,6 +130,10 @@ def test_asked_side_by_side_while_one_arm_is_slow_and_one_is_broken(page: Page, 
     page.keyboard.press("Enter")
     assert "4 hours" in page.locator(".v-passage mark").first.inner_text()
     keep_picture(page, "ask")
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    _until(page, re.compile("reader tonight"))
+    keep_picture(page, "ask-dark")
 
 
 def test_stopped_and_asked_again(page: Page, app: str) -> None:
@@ -147,6 +162,7 @@ def test_a_vote_is_cast_blind_and_moves_the_leaderboard(page: Page, app: str) ->
     button.dblclick()
     _until(page, re.compile("Your vote"))
     assert re.search(r"quotes|slow|broken", page.locator("[data-testid=stMain]").inner_text())
+    keep_picture(page, "vote-revealed")
     page.goto(f"{app}/vote?tab=Leaderboard")
     _until(page, "votes still needed")
     assert page.locator(".v-table").first.locator("tr").count() == 3
@@ -180,6 +196,7 @@ def test_a_conversation_survives_a_reload_in_the_middle_of_a_reply(page: Page, a
     page.locator("[data-testid=stChatMessage]").nth(1).wait_for()
     assert page.get_by_text("Does it glow?").count() == 1
     assert page.get_by_text(re.compile("reader tonight")).count() == 1
+    keep_picture(page, "chat")
 
 
 def test_an_uploaded_document_is_indexed_and_answers(page: Page, app: str) -> None:
@@ -194,10 +211,32 @@ def test_an_uploaded_document_is_indexed_and_answers(page: Page, app: str) -> No
     _until(page, "guide.zip")
     page.get_by_role("button", name="Add the files").click()
     _until(page, re.compile("1 added"))
-    _until(page, re.compile("passages embedded"))
+    _until(page, re.compile("passage embedded"))
     keep_picture(page, "documents-add")
     page.goto(f"{app}/?arms=quotes&q=How%20far%20does%20the%20remote%20control%20reach%3F")
     _until(page, re.compile("reaches 9 metres"))
+
+
+def test_every_view_of_the_documents_is_drawn(page: Page, app: str, workspace: Path) -> None:
+    """A document, what was found for a query with its scores, the index brought up to date, a draft to decide on."""
+    corpus = load_corpus(workspace / "corpora" / "lamp")
+    start = (corpus.path / "documents" / "cleaning.md").read_text().index("Wipe the shade")
+    evidence = (Evidence("cleaning", start, start + 34),)
+    drafts = [Draft("d1", "cleaning", ("What cleans the shade?",), answers=("A damp cloth.",), evidence=evidence)]
+    write_drafts(drafts_path(corpus.path), drafts)
+    for view, seen in (
+        ("document=cleaning", "damp cloth"),
+        ("tab=Search&query=How%20long%20is%20the%20warranty%3F", "3 years"),
+        ("tab=Review", "A damp cloth."),
+        ("tab=Index", "Only what changed is embedded"),
+    ):
+        page.goto(f"{app}/documents?{view}")
+        _until(page, re.compile(re.escape(seen)))
+        if "Index" in view:
+            page.get_by_role("button", name="Bring the index up to date").click()
+            _until(page, re.compile("0 documents added"))
+        name = re.search(r"tab=(\w+)", view)
+        keep_picture(page, f"documents-{name[1].lower() if name else 'read'}")
 
 
 def test_an_upload_of_200_mb_is_refused_in_the_browser(page: Page, app: str, tmp_path: Path) -> None:
@@ -215,7 +254,7 @@ def test_no_script_of_a_document_a_question_or_an_answer_runs(page: Page, app: s
 
     for place, seen in (
         (f"?arms=quotes,quotes-2&q={quote('What does the hostile gadget weigh? ' + HOSTILE)}", "77 grams"),
-        ("?arms=quotes", r"!\[x\]\(https://evil"),
+        ("?arms=quotes", r"!\[x\]\(https:.?//evil"),
         ("documents?document=hostile", "Hostile page"),
         ("documents?tab=Search&query=hostile%20gadget", "77 grams"),
     ):
@@ -246,10 +285,14 @@ def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -
 def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -> None:
     """Two arms that quote; the report, the questions and their filters."""
     page.goto(f"{app}/compare?tab=New%20comparison")
+    page.get_by_role("button", name="Start the comparison").wait_for()
+    keep_picture(page, "compare-form")
     for arm in ("slow", "broken"):
         page.get_by_role("button", name=arm, exact=True).click()
     page.get_by_role("button", name="quotes-2", exact=True).click()
     page.get_by_role("button", name="Start the comparison").dblclick()
+    page.get_by_role("button", name="Stop").wait_for()
+    keep_picture(page, "compare-running")
     _until(page, re.compile("Mean token_f1 by slice"))
     assert "run=lamp-check" in page.url
     page.frame_locator("iframe").get_by_text(re.compile("quotes-2")).first.wait_for()
