@@ -247,12 +247,13 @@ class Recipe:
         return data
 
     def course(self) -> dict[str, Any]:
-        """Return what decides the course of a training: all but names, and how often it is saved, measured and told.
+        """Return what decides a training's course: all but names, its time limit, how often it is saved and measured.
 
         Where early stopping follows the measuring, that decides too. The base model is known by its weights.
         """
         data = self.as_dict()
         del data["name"], data["description"], data["model"]["name"], data["tracking"]
+        del data["optimisation"]["max_seconds"]
         if self.tracking.patience is not None:
             data["tracking"] = {"eval_every": self.tracking.eval_every, "patience": self.tracking.patience}
         return data

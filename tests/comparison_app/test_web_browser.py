@@ -17,7 +17,7 @@ import pytest
 from data_prep.corpus import load_corpus
 from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
-from tests.comparison_app.browser import CHROMIUM, keep_picture, running_app, slow_model
+from tests.comparison_app.browser import CHROMIUM, DRAWN, keep_picture, running_app, slow_model
 from tests.small_corpus import write_small_corpus
 
 if TYPE_CHECKING:
@@ -276,6 +276,7 @@ def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -
     _until(page, re.compile("lamp-pocket-live: stopped"))
     page.get_by_text("lamp-pocket-live: stopped").click()
     assert page.get_by_text(re.compile("lamp-pocket-live: ")).count() == 1
+    page.wait_for_function(DRAWN)
     page.get_by_role("button", name="Resume").click()
     _until(page, re.compile(r"Step \d+ of"))
     page.locator(".st-key-stop-training button").click()
