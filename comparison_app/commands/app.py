@@ -77,6 +77,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         "server.maxUploadSize": "50",
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
+        "runner.postScriptGC": "false",  # a whole collection after every look at a page: 0.15 s each that all wait for
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "client.showErrorLinks": "false",
