@@ -148,7 +148,8 @@ class ArmFactory:
     """Builds arms over one corpus and workspace; models and indexes that arms share are opened once.
 
     `replies`: where the replies of endpoints are kept, so that none is paid for twice. `retries`: how often an endpoint
-    that fails is asked again; runs are patient, who waits for an answer is not (`RETRIES_WATCHED`).
+    that fails, of a model or an embedder, is asked again; runs are patient, who waits for an answer is not
+    (`RETRIES_WATCHED`).
     """
 
     def __init__(
@@ -250,7 +251,7 @@ class ArmFactory:
     def _retriever(self, config: RagConfig) -> Search:
         """Return a retriever; arms with the same settings share one, and so its embedder and index."""
         if config not in self._retrievers:
-            self._retrievers[config] = open_retriever(self._workspace, self._corpus, config)
+            self._retrievers[config] = open_retriever(self._workspace, self._corpus, config, retries=self._retries)
         return self._retrievers[config]
 
 

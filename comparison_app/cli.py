@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from comparison_app.workspace import Workspace
 from data_prep.errors import VersusError
@@ -47,6 +48,22 @@ _QUIET = {
 }
 
 
+class _TellVersion(argparse.Action):
+    """Prints the version installed, looked up only when it is asked for."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"versus {version('rag-vs-finetune')}")  # noqa: T201
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `versus` with all its sub-commands."""
     parser = argparse.ArgumentParser(
@@ -54,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Ask retrieval and a fine-tuned model the same questions; learn which to trust on your documents.",
         epilog="Start with `versus demo`. `versus COMMAND --help` shows each command's options and an example.",
     )
+    parser.add_argument("--version", action=_TellVersion, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"comparison_app.commands.{name}").register(subparsers)

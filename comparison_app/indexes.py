@@ -15,7 +15,7 @@ from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
 from rag.config import BUNDLED_EMBEDDER, PRESETS, RagConfig
-from rag.remote_embedding import is_remote
+from rag.remote_embedding import RETRIES, is_remote
 from rag.reranking import SENTENCES
 
 if TYPE_CHECKING:
@@ -140,17 +140,20 @@ def open_store(workspace: Workspace, corpus: Corpus, config: RagConfig) -> Embed
     return MilvusStore(config.store, path, heading_context=config.heading_context)
 
 
-def open_retriever(workspace: Workspace, corpus: Corpus, config: RagConfig, writer: Writer | None = None) -> Search:
+def open_retriever(
+    workspace: Workspace, corpus: Corpus, config: RagConfig, writer: Writer | None = None, *, retries: int = RETRIES
+) -> Search:
     """Open the index of a corpus for retrieval, making it first if there is none.
 
-    `writer` writes other wordings of the questions, where the settings ask for that.
+    `writer` writes other wordings of the questions, where the settings ask for that. `retries`: how often a query is
+    sent again to an embedder behind a service.
     """
-    from rag.refining import open_search, refined
+    from rag.refining import open_search, refined, shared_embedder
 
     store = open_store(workspace, corpus, config)
     if not store.generation:
         update_index(workspace, corpus, config)
-    return refined(open_search(store, config), writer)
+    return refined(open_search(store, config, shared_embedder(config, retries)), writer)
 
 
 def indexed_text(workspace: Workspace, corpus: Corpus, document: str) -> str:

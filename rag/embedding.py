@@ -21,7 +21,7 @@ from rag.config import BUNDLED_EMBEDDER, RagConfig
 from rag.errors import EmbeddingError
 from rag.openvino_model import converted_model, file_sha256, quiet_openvino
 from rag.prefixes import prefixes_for
-from rag.remote_embedding import RemoteEngine, is_remote
+from rag.remote_embedding import RETRIES, RemoteEngine, is_remote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,10 +92,12 @@ class Embedder:
         threads: int | None = None,
         url: str | None = None,
         key_env: str | None = None,
+        retries: int = RETRIES,
     ) -> None:
         self.model = model
         self.url = url
         self.key_env = key_env
+        self.retries = retries
         self.backend = _backend_for(model, backend)
         self.query_prefix = query_prefix
         self.passage_prefix = passage_prefix
@@ -106,8 +108,11 @@ class Embedder:
         self._last = threading.local()
 
     @classmethod
-    def from_config(cls, config: RagConfig) -> Embedder:
-        """Return the embedder that `config` names, with the prefixes it needs unless `config` gives others."""
+    def from_config(cls, config: RagConfig, retries: int = RETRIES) -> Embedder:
+        """Return the embedder that `config` names, with the prefixes it needs unless `config` gives others.
+
+        `retries`: how often a request to a service is sent again; who waits for an answer wants few.
+        """
         needed = prefixes_for(config.embedder)
         return cls(
             config.embedder,
@@ -116,6 +121,7 @@ class Embedder:
             passage_prefix=needed.passage if config.passage_prefix is None else config.passage_prefix,
             url=config.embedder_url,
             key_env=config.embedder_key_env,
+            retries=retries,
         )
 
     @property
@@ -163,7 +169,7 @@ class Embedder:
 
     def _opened(self) -> _Engine:
         if is_remote(self.model):
-            return RemoteEngine(self.model, self.url, self.key_env)
+            return RemoteEngine(self.model, self.url, self.key_env, self.retries)
         if self.backend in ("openvino", _INT8):
             return _OpenVinoEngine(self.threads, self.backend == _INT8)
         return _TorchEngine(self.model, self.threads)

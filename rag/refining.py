@@ -11,6 +11,7 @@ from rag.config import RagConfig
 from rag.diversity import diversified
 from rag.errors import RagError
 from rag.neighbours import with_neighbours
+from rag.remote_embedding import RETRIES, is_remote
 from rag.reranking import Reranker, rerank, reranker_for
 from rag.wordings import Writer, fused_wordings, parts_of, rewordings
 
@@ -148,17 +149,20 @@ def open_search(store: Any, config: RagConfig, embedder: Embedder | None = None)
     return MilvusSearch(store, chosen, config)
 
 
-def shared_embedder(config: RagConfig) -> Embedder:
-    """Return the embedder that `config` names, the same one for the same settings."""
-    plain = RagConfig()
-    return _embedder(replace(plain, **{name: getattr(config, name) for name in _EMBEDDER_FIELDS}))
+def shared_embedder(config: RagConfig, retries: int = RETRIES) -> Embedder:
+    """Return the embedder that `config` names, the same one for the same settings.
+
+    `retries`: how often a request is sent again to an embedder behind a service.
+    """
+    plain = replace(RagConfig(), **{name: getattr(config, name) for name in _EMBEDDER_FIELDS})
+    return _embedder(plain, retries if is_remote(config.embedder) else RETRIES)
 
 
 @lru_cache(maxsize=4)
-def _embedder(config: RagConfig) -> Embedder:
+def _embedder(config: RagConfig, retries: int) -> Embedder:
     from rag.embedding import Embedder
 
-    return Embedder.from_config(config)
+    return Embedder.from_config(config, retries)
 
 
 def without_writer(config: RagConfig) -> RagConfig:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PROVIDERS = ("openai:", "azure:")
 _LONGEST = 20_000
 """Characters of one text that are sent."""
+RETRIES = 4
+"""Times that a request is sent again after an error or a "busy", waiting twice as long each time (in all 7.5 s)."""
+FIRST_RETRIES = 2
+"""The same for the first request of all: that nobody listens is told after 1.5 s."""
 
 
 def is_remote(model: str) -> bool:
@@ -28,20 +32,21 @@ def is_remote(model: str) -> bool:
 
 
 class RemoteEngine:
-    """One remote model; every call is one request, retried with back-off by the client.
+    """One remote model; every call is one request, sent again up to `retries` times, with back-off, by the client.
 
     Raises `EmbeddingError` where the key is missing, the service fails, or it does not answer one vector for each text.
     """
 
-    def __init__(self, model: str, url: str | None, key_env: str | None) -> None:
+    def __init__(self, model: str, url: str | None, key_env: str | None, retries: int = RETRIES) -> None:
         if key_env and not os.environ.get(key_env):
             raise EmbeddingError(
                 f"embedder {model}: the environment variable {key_env} is not set; it must hold the key"
             )
-        self.model = model
-        self._component = _component(model, url, key_env)
+        self.model, self._where = model, f" at {url}" if url else ""
+        self._component = _component(model, url, key_env, min(retries, FIRST_RETRIES))
         self.weights_sha256 = hashlib.sha256(f"{model}\0{url or ''}".encode()).hexdigest()
         self.dimension = int(self.encode(["dimension"]).shape[1])
+        self._component = _component(model, url, key_env, retries)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors of one batch, float32 of shape (len(texts), dimension)."""
@@ -52,7 +57,7 @@ class RemoteEngine:
         try:
             found = self._component.run(documents)["documents"]
         except Exception as error:
-            raise EmbeddingError(f"embedder {self.model} did not answer: {error}") from error
+            raise EmbeddingError(f"embedder {self.model}{self._where} did not answer: {error}") from error
         if any(document.embedding is None for document in found) or len(found) != len(texts):
             raise EmbeddingError(f"embedder {self.model} did not answer with one vector for each text")
         vectors = np.array([document.embedding for document in found], dtype=np.float32)
@@ -60,14 +65,15 @@ class RemoteEngine:
         return unit
 
 
-def _component(model: str, url: str | None, key_env: str | None) -> Any:
+def _component(model: str, url: str | None, key_env: str | None, retries: int) -> Any:
     """Return the Haystack component that embeds by `model`; nothing is sent yet."""
     from haystack.components.embedders import AzureOpenAIDocumentEmbedder, OpenAIDocumentEmbedder
     from haystack.utils import Secret
 
     provider, _, name = model.partition(":")
     key = Secret.from_env_var(key_env) if key_env else Secret.from_token("none")
-    settings: dict[str, Any] = {"api_key": key, "progress_bar": False, "max_retries": 4, "raise_on_failure": True}
+    settings: dict[str, Any] = {"api_key": key, "progress_bar": False, "raise_on_failure": True}
+    settings["max_retries"] = retries
     if provider == "azure":
         if not url:
             raise EmbeddingError(f"embedder {model}: give embedder_url, the address of the Azure resource")

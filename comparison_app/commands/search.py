@@ -38,6 +38,7 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search once, or measure."""
+    from comparison_app.endpoints import MAX_RETRIES, RETRIES_WATCHED
     from comparison_app.indexes import chosen_settings, needs_torch, open_retriever, rag_config
     from rag.torchfree import block_torch
 
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         block_torch()
     workspace = Workspace.resolve(arguments.workspace)
     corpus = workspace.corpus(arguments.corpus)
-    retriever = open_retriever(workspace, corpus, config)
+    retries = MAX_RETRIES if arguments.questions else RETRIES_WATCHED
+    retriever = open_retriever(workspace, corpus, config, retries=retries)
     if arguments.questions:
         return _measure(arguments, retriever)
     return _search(arguments, retriever)

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(
         assert stopped.value.code == 0
         assert f"versus {name}" in capsys.readouterr().out.split("example:")[1]
         assert f"`versus {name}" in readme
+
+
+def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
+    """`versus --version` prints what pyproject.toml says, and needs no command."""
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["--version"])
+    declared = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"versus {declared}\n"
 
 
 def test_usage_errors_exit_with_two() -> None:

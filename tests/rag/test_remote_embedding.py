@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from rag.embedding import Embedder
 from rag.errors import EmbeddingError
 from rag.indexing import index_documents
 from rag.prefixes import Prefixes, prefixes_for
+from rag.refining import shared_embedder
 from rag.retrieval import HybridSearch
 from rag.store import EmbeddedStore
 from tests.rag.conftest import manual_documents
@@ -100,9 +102,27 @@ def test_a_remote_embedder_indexes_and_searches(store: EmbeddedStore) -> None:
 
 def test_a_remote_embedder_that_fails_says_so() -> None:
     """A refusal of the service and a missing key are errors that name the model."""
-    with embedding_server(wrong=True) as (url, _), pytest.raises(EmbeddingError, match="openai:tiny did not answer"):
+    with (
+        embedding_server(wrong=True) as (url, _),
+        pytest.raises(EmbeddingError, match=f"openai:tiny at {url} did not answer"),
+    ):
         Embedder("openai:tiny", url=url).warm_up()
     with pytest.raises(EmbeddingError, match="VERSUS_NO_SUCH_KEY is not set"):
         Embedder("openai:tiny", key_env="VERSUS_NO_SUCH_KEY").warm_up()
     with pytest.raises(EmbeddingError, match="embedder_url"):
         Embedder("azure:tiny").warm_up()
+
+
+def test_who_waits_is_soon_told_that_an_embedder_is_gone() -> None:
+    """Where nobody ever listened, and where a service went away: in seconds, though a run would ask five times."""
+    with embedding_server() as (url, _):
+        config = RagConfig(embedder="openai:tiny", embedder_url=url)
+        watched, patient = shared_embedder(config, 1), shared_embedder(config)
+        assert watched is shared_embedder(config, 1) and patient is not watched
+        assert shared_embedder(RagConfig(), 1) is shared_embedder(RagConfig())  # one copy of a local model
+        watched.warm_up()
+    for embedder in (watched, Embedder("openai:tiny", url=url)):
+        started = time.monotonic()
+        with pytest.raises(EmbeddingError, match=f"openai:tiny at {url} did not answer"):
+            embedder.embed_queries(["How heavy?"])
+        assert time.monotonic() - started < 4
