@@ -26,7 +26,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 pocket: $(VENV)/.default
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m finetune.pocket.make
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m finetune.pocket.make --checks docs_corpus/fairfold-listings/checks.jsonl
 
 install: $(VENV)/.dev
 

@@ -161,16 +161,14 @@ def first_wordings(questions: Sequence[Question], count: int) -> list[Question]:
 
 def general_checks(workspace: Workspace, language: str = "en") -> list[MultipleChoice]:
     """Return general multiple-choice questions in `language`; none if the corpus that holds them is not there."""
-    from finetune.forgetting import MultipleChoice
+    from finetune.forgetting import read_multiple_choice
 
     name, kind = GENERAL_CHECKS
     try:
         path = workspace.corpus(name).path / "checks.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return read_multiple_choice(path, kind=kind, language=language)
     except (VersusError, OSError, ValueError):
         return []
-    chosen = [row for row in rows if row.get("kind") == kind and row.get("language") == language]
-    return [MultipleChoice(row["question"], tuple(row["options"]), row["answer"]) for row in chosen]
 
 
 def _train(

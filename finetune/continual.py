@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from finetune.checkpoints import IDENTITY, begin, require_same
 from finetune.continual_recipe import ContinualRecipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.errors import ModelError, RecipeError, TrainingError
+from finetune.forgetting import MultipleChoice, general_score, why_not_asked
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
@@ -44,6 +45,7 @@ def continue_pretraining(
     recipe: ContinualRecipe,
     output: Path,
     *,
+    general: Sequence[MultipleChoice] = (),
     resume: bool = False,
     on_step: Callable[[Step], None] | None = None,
     on_bytes: OnBytes | None = None,
@@ -52,9 +54,10 @@ def continue_pretraining(
     """Train as `recipe` says and write the model with tokenizer and run record to `output`; return the record.
 
     `on_bytes` follows the reading of the text, `on_step` the training. With `resume` an interrupted run of the same
-    model and text goes on. `output` takes its content in one step at the end. In several processes (see `processes`)
-    all of them call this; they share out each step's rows, and the first reads, measures and writes. Raises
-    FinetuneError.
+    model and text goes on. `general` multiple-choice questions are asked before and after, to see what is forgotten, of
+    a model that has a chat template; the record says why where they are not. `output` takes its content in one step at
+    the end. In several processes (see `processes`) all of them call this; they share out each step's rows, and the
+    first reads, measures and writes. Raises FinetuneError.
     """
     started, device = datetime.now(UTC), join(device or default_device())
     tokenizer = open_tokenizer(recipe.model.name)
@@ -68,7 +71,9 @@ def continue_pretraining(
     with _readable_failures(recipe):
         model = _load(recipe, device)
         measure = _measure(tokenizer, prepared, config.row_length)
+        asked = () if why_not_asked(tokenizer, general) else general
         before = _kept_figures(scratch / "before.json", lambda: measure(model)) if is_first() else {}
+        knew = _general_share(model, tokenizer, asked, scratch / "general.json")
         result = pretrain(
             model,
             _rows(recipe, config, prepared, tokenizer),
@@ -78,7 +83,10 @@ def continue_pretraining(
             on_step=on_step,
         )
         after = measure(model) if is_first() else {}
+        knows = _general_share(model, tokenizer, asked)
     record = _record(recipe, config, prepared, result, before, after, device, started)
+    told = {"before": knew, "after": knows, "questions": len(asked)} if asked else None
+    record = replace(record, forgetting=told, forgetting_unasked=why_not_asked(tokenizer, general))
     if is_first():
         write_model(model, tokenizer, record, output)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -200,6 +208,23 @@ def _kept_figures(path: Path, measure: Callable[[], dict[str, float]]) -> dict[s
         write_text(path, json.dumps(measure()))
     found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def _general_share(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[MultipleChoice],
+    path: Path | None = None,
+) -> float:
+    """Return the share of general questions that the model gets right, once for a run and its resumption if `path`.
+
+    0 where none are asked, and in all processes but the first, which alone writes the record.
+    """
+    if not asked or not is_first():
+        return 0.0
+    if path is None:
+        return general_score(model, tokenizer, asked)
+    return _kept_figures(path, lambda: {"share": general_score(model, tokenizer, asked)})["share"]
 
 
 @contextmanager

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+SHARED_OUT = "the processes share the model's weights, and none of them can ask alone"
+LONGEST = 512
+"""Tokens of a question with an option."""
+
 
 @dataclass(frozen=True)
 class MultipleChoice:
@@ -39,10 +43,11 @@ class MultipleChoice:
             )
 
 
-def read_multiple_choice(path: Path) -> list[MultipleChoice]:
+def read_multiple_choice(path: Path, **only: str) -> list[MultipleChoice]:
     """Read JSONL of `{"question", "options", "answer"}`, `answer` being an option's number from 0 or its text.
 
-    Other keys are left alone. Raises TrainingDataError that names file and line.
+    `only` names keys and the values that they must have (`language="en"`); other keys are left alone. Raises
+    TrainingDataError that names file and line.
     """
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -50,10 +55,12 @@ def read_multiple_choice(path: Path) -> list[MultipleChoice]:
             continue
         try:
             row = json.loads(line)
+            if any(row.get(key) != value for key, value in only.items()):
+                continue
             options = tuple(str(option) for option in row["options"])
             answer = row["answer"] if isinstance(row["answer"], int) else options.index(row["answer"])
             found.append(MultipleChoice(str(row["question"]), options, answer))
-        except (ValueError, KeyError, TypeError, TrainingDataError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, TrainingDataError) as error:
             raise TrainingDataError(f"{path}, line {number}: not a multiple-choice question: {error}") from error
     return found
 
@@ -89,6 +96,21 @@ def multiple_choice_score(
         right += own.index(max(own)) == check.answer
         place += len(check.options)
     return right / len(checks)
+
+
+def general_score(model: Any, tokenizer: PreTrainedTokenizerBase, checks: Sequence[MultipleChoice]) -> float:
+    """Return the share of `checks` that `model` gets right, each exchange cut to the model's positions, 512 at most."""
+    positions = int(getattr(model.config, "max_position_embeddings", LONGEST))
+    return multiple_choice_score(model.eval(), tokenizer, checks, max_length=min(positions, LONGEST))
+
+
+def why_not_asked(tokenizer: PreTrainedTokenizerBase, checks: Sequence[MultipleChoice]) -> str:
+    """Return why general questions cannot be asked of a model with `tokenizer`; empty if they can."""
+    if not checks:
+        return "no general multiple-choice questions were given"
+    if not tokenizer.chat_template:
+        return "the model has no chat template to ask them in"
+    return ""
 
 
 def _mean_logprobs(model: Any, batch: dict[str, torch.Tensor]) -> list[float]:

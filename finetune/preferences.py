@@ -27,7 +27,7 @@ from finetune.chat import encode_exchange
 from finetune.config import DpoSection, Recipe, preference_recipe_names
 from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
-from finetune.forgetting import MultipleChoice, multiple_choice_score
+from finetune.forgetting import MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_tokenizer, model_context
 from finetune.packing import IGNORED
 from finetune.preference_data import SHOWN_PROBLEMS, Preference
@@ -110,6 +110,7 @@ def train_preferences(
     told = {"start": start.name if start else None, **_moved(before, after)}
     forgetting = {"before": known, "after": kept, "questions": len(general)} if general else None
     record = replace(record, trained_ids=tuple(dict.fromkeys(ids)), preferences=told, forgetting=forgetting)
+    record = replace(record, forgetting_unasked=why_not_asked(tokenizer, general))
     write_adapter(adapted, record, output, scratch)
     return record
 

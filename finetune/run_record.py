@@ -54,6 +54,8 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     forgetting: dict[str, float] | None = None
     """Share of general multiple-choice questions right, `before` and `after`, over `questions`; None if not asked."""
+    forgetting_unasked: str = ""
+    """Why the general questions were not asked; empty if they were."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Further figures: bits per character before and after a pretraining, say."""
     preferences: dict[str, Any] | None = None

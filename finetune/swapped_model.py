@@ -67,6 +67,7 @@ def swap_model(
         epochs=0.0,
         trained_tokens=0,
         versions=library_versions(),
+        forgetting_unasked="a swapped vocabulary has to be trained before anything is asked",
         figures=figures,
     )
     write_model(model, new, record, output)

@@ -122,22 +122,23 @@ def train_tokenizer_folder(
     *,
     vocabulary: int = 8192,
     positions: int = 512,
-    share: float = 1.0,
+    share: float | Sequence[float] = 1.0,
     seed: int = 0,
     field: str = "text",
     on_bytes: OnBytes | None = None,
 ) -> dict[str, Any]:
     """Train a vocabulary on a seeded `share` of the documents of `paths` and write it, with its record, to `output`.
 
-    Returns the record. `output` takes its content in one step. Raises FinetuneError.
+    One share is for all paths; several are for each its own. Returns the record. `output` takes its content in one
+    step. Raises FinetuneError.
     """
-    if not 0 < share <= 1:
-        raise FinetuneError(f"share is {share}; it must be above 0 and at most 1")
+    shares = [share] * len(paths) if isinstance(share, int | float) else list(share)
+    if wrong := [each for each in shares if not 0 < each <= 1]:
+        raise FinetuneError(f"share is {wrong[0]}; it must be above 0 and at most 1")
     started, clock = datetime.now(UTC), time.monotonic()
-    chance = random.Random(seed)
     shards = find_shards(paths)
-    chosen = (text for text in read_shards(shards, field=field, on_bytes=on_bytes) if chance.random() < share)
-    texts = _Counted(chosen)
+    parts = [(find_shards([path]), each) for path, each in zip(paths, shares, strict=True)]
+    texts = _Counted(_sampled(parts, random.Random(seed), field, on_bytes))
     tokenizer = train_tokenizer(texts, vocabulary=vocabulary, positions=positions)
     record = {
         "vocabulary": len(tokenizer),
@@ -145,7 +146,7 @@ def train_tokenizer_folder(
         "files": [str(path) for path in shards],
         "documents": texts.seen,
         "characters": texts.characters,
-        "share": share,
+        "share": shares[0] if len(set(shares)) == 1 else shares,
         "seed": seed,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 2),
@@ -155,6 +156,25 @@ def train_tokenizer_folder(
         tokenizer.save_pretrained(folder)
         write_text(folder / FILE_NAME, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     return record
+
+
+def _sampled(
+    parts: Sequence[tuple[Sequence[Path], float]], chance: random.Random, field: str, on_bytes: OnBytes | None
+) -> Iterator[str]:
+    """Yield of each part's files the share that is wanted, each file once; `on_bytes` follows all of them."""
+    fresh, seen = [], set[Path]()
+    for files, share in parts:
+        fresh.append(([path for path in files if path not in seen], share))
+        seen.update(files)
+    total, before = sum(path.stat().st_size for path in seen), 0
+
+    def follow(done: int, _: int) -> None:
+        if on_bytes is not None:
+            on_bytes(before + done, total)
+
+    for files, share in fresh:
+        yield from (text for text in read_shards(files, field=field, on_bytes=follow) if chance.random() < share)
+        before += sum(path.stat().st_size for path in files)
 
 
 def fertility(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Fertility:

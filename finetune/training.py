@@ -21,7 +21,7 @@ from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
 from finetune.errors import TrainingDataError, TrainingError
-from finetune.forgetting import MultipleChoice, multiple_choice_score
+from finetune.forgetting import SHARED_OUT, MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.loss_plot import write_loss_plot
 from finetune.models import (
     arithmetic_problem,
@@ -116,6 +116,8 @@ def train_adapter(
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
     if before is not None and after is not None:
         record = replace(record, forgetting={"before": before, "after": after, "questions": len(general)})
+    else:
+        record = replace(record, forgetting_unasked=why_not_asked(tokenizer, general) or SHARED_OUT)
     write_adapter(adapted, record, output, scratch, gathered_weights(trainer))
     return record
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
@@ -12,13 +14,14 @@ from comparison_app.console import console, print_json, print_table, progress_ba
 from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.launching import add_launch_options, launch
+from comparison_app.preparing import general_checks
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from finetune.continual_recipe import ContinualRecipe
+    from finetune.forgetting import MultipleChoice
     from finetune.pretraining import Step
     from finetune.run_record import RunRecord
 
@@ -32,7 +35,7 @@ def register(subparsers: Any) -> None:
         "continue a causal model's pretraining on your own text, as a recipe says; the model lands in the workspace",
         "versus pretrain continual --model pocket --text manuals/ --name pocket-manuals",
     )
-    parser.add_argument("recipe", help="the recipe that ships (continual), or a TOML file")
+    parser.add_argument("recipe", help="a recipe that ships (continual, pocket-pretrain), or a TOML file")
     parser.add_argument("--name", help="name of the model (default: MODEL-RECIPE)")
     parser.add_argument("--model", help="base model instead of the recipe's: pocket, a name here, a folder, an id")
     parser.add_argument(
@@ -52,8 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Pretrain, and say what it brought."""
     from finetune.continual import has_checkpoint
     from finetune.models import default_device
+    from finetune.pocket.pretrain import staged_recipe
     from finetune.processes import is_first
 
+    if (stages := staged_recipe(arguments.recipe)) is not None:
+        return _run_stages(arguments, stages)
     recipe = _recipe(arguments)
     workspace = Workspace.resolve(arguments.workspace)
     name = arguments.name or f"{recipe.model.name.strip('/').rpartition('/')[2]}-{recipe.name}"
@@ -65,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
     try:
         with only_training(workspace, default_device(), name):
-            record = _pretrained(arguments, recipe, name, output)
+            record = _pretrained(arguments, recipe, name, output, general_checks(workspace))
     except KeyboardInterrupt:
         kept = "what was done is kept: add --resume to go on" if has_checkpoint(output) else "nothing was trained yet"
         raise ComparisonError(f"stopped; {kept}") from None
@@ -125,7 +131,9 @@ def _recipe(arguments: argparse.Namespace) -> ContinualRecipe:
     )
 
 
-def _pretrained(arguments: argparse.Namespace, recipe: ContinualRecipe, name: str, output: Path) -> RunRecord:
+def _pretrained(
+    arguments: argparse.Namespace, recipe: ContinualRecipe, name: str, output: Path, general: Sequence[MultipleChoice]
+) -> RunRecord:
     """Run the recipe with its progress on screen."""
     from finetune.continual import continue_pretraining
     from finetune.processes import is_first
@@ -142,7 +150,53 @@ def _pretrained(arguments: argparse.Namespace, recipe: ContinualRecipe, name: st
                 drawn.append(bars.enter_context(live_loss(f"pretraining {name}", quiet=quiet)))
             drawn[0](TrainingStep(step.step, step.total, step.loss, step.seconds))
 
-        return continue_pretraining(recipe, output, resume=arguments.resume, on_bytes=reading, on_step=on_step)
+        return continue_pretraining(
+            recipe, output, general=general, resume=arguments.resume, on_bytes=reading, on_step=on_step
+        )
+
+
+def _run_stages(arguments: argparse.Namespace, recipe: Path) -> int:
+    """Run a recipe of stages, such as pocket's own, on the folder of its shards."""
+    from finetune.models import default_device
+    from finetune.pocket.pretrain import pretrain_stages
+    from finetune.trainer import TrainingStep
+
+    unused = {
+        "--general": arguments.general,
+        "--replay": arguments.replay,
+        "--steps": arguments.steps,
+        "--max-seconds": arguments.max_seconds,
+        "--launch": arguments.launch or arguments.sharded,
+    }
+    if given := [option for option, value in unused.items() if value]:
+        raise ComparisonError(f"{recipe.stem} is a recipe of stages, which say it themselves: leave out {given[0]}")
+    texts = arguments.text or [place for place in [os.environ.get("VERSUS_PRETRAIN_DATA")] if place]
+    if arguments.model is None or len(texts) != 1:
+        raise ComparisonError(
+            f"{recipe.stem} needs --model, a base made by `versus tokenizer swap … --as-decoder`, and one --text, the "
+            "folder of the shards (or $VERSUS_PRETRAIN_DATA)"
+        )
+    workspace = Workspace.resolve(arguments.workspace)
+    name = arguments.name or f"{arguments.model.strip('/').rpartition('/')[2]}-{recipe.stem}"
+    output = workspace.models / name
+    try:
+        with (
+            only_training(workspace, default_device(), name),
+            live_loss(f"pretraining {name}", quiet=arguments.json) as drawn,
+        ):
+            record = pretrain_stages(
+                recipe,
+                arguments.model,
+                Path(texts[0]),
+                output,
+                general=general_checks(workspace),
+                resume=arguments.resume,
+                on_step=lambda step: drawn(TrainingStep(step.step, step.total, step.loss, step.seconds)),
+            )
+    except KeyboardInterrupt:
+        raise ComparisonError("stopped; what was done is kept: add --resume to go on") from None
+    _report(arguments, name, output, record)
+    return 0
 
 
 def _figures(name: str, output: Path, record: RunRecord) -> dict[str, Any]:
@@ -158,7 +212,8 @@ def _figures(name: str, output: Path, record: RunRecord) -> dict[str, Any]:
         "last_loss": record.losses[-1][1] if record.losses else None,
         "before": record.figures["before"],
         "after": record.figures["after"],
-        "tokens_per_second": record.figures["tokens_per_second"],
+        "tokens_per_second": record.figures.get("tokens_per_second"),
+        "general": record.forgetting or record.forgetting_unasked,
         "stopped": record.stopped,
     }
 
@@ -171,6 +226,12 @@ def _show(name: str, output: Path, record: RunRecord) -> None:
     ]
     if rows:
         print_table("held-back text", ["lower is better", "before", "after"], rows)
+    told = record.forgetting
+    if told is None:
+        console().print(f"general questions: not asked, since {record.forgetting_unasked}", soft_wrap=True)
+    else:
+        share = f"{told['before']:.0%} before, {told['after']:.0%} after"
+        console().print(f"general questions right, of {told['questions']:.0f}: {share}")
     console().print(
         f"[bold]{name}[/bold]: {record.trained_tokens:,} tokens ({record.epochs:g} passes), {record.steps} steps in "
         f"{record.seconds:.0f} s ({record.stopped}); {output}",

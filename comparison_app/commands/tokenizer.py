@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
@@ -33,7 +34,10 @@ def register(subparsers: Any) -> None:
 def _register_train(actions: Any) -> None:
     parser = add_command(actions, "train", run_train, "train a byte-level BPE vocabulary on your text", EXAMPLE)
     parser.add_argument(
-        "text", nargs="+", metavar="TEXT", help="text, markdown or JSONL files, also packed, or folders"
+        "text",
+        nargs="+",
+        metavar="TEXT[=SHARE]",
+        help="text, markdown or JSONL files, also packed, or folders; each may have a share of its own (manuals/=0.4)",
     )
     parser.add_argument("--name", required=True, help="name of the tokenizer, in the workspace's tokenizers/")
     parser.add_argument("--vocabulary", type=int, default=8192, help="tokens (default: 8192)")
@@ -86,13 +90,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     from finetune.tokenizer import train_tokenizer_folder
 
     output = Workspace.resolve(arguments.workspace).tokenizers / arguments.name
+    paths, shares = _with_shares(arguments.text, arguments.share)
     with progress_bar("reading the text", quiet=arguments.json) as progress:
         made = train_tokenizer_folder(
-            arguments.text,
+            paths,
             output,
             vocabulary=arguments.vocabulary,
             positions=arguments.positions,
-            share=arguments.share,
+            share=shares,
             seed=arguments.seed,
             field=arguments.field,
             on_bytes=progress,
@@ -106,6 +111,18 @@ def run_train(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def _with_shares(given: list[str], share: float) -> tuple[list[str], list[float]]:
+    """Return the paths of `PATH[=SHARE]` and their shares, `share` where none is given."""
+    pairs = []
+    for each in given:
+        path, _, own = each.rpartition("=")
+        try:
+            pairs.append((path, float(own)) if path and not Path(each).exists() else (each, share))
+        except ValueError:
+            pairs.append((each, share))
+    return [path for path, _ in pairs], [own for _, own in pairs]
 
 
 def run_swap(arguments: argparse.Namespace) -> int:

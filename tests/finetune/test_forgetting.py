@@ -9,6 +9,7 @@ import pytest
 from finetune.errors import TrainingDataError
 from finetune.forgetting import MultipleChoice, multiple_choice_score, read_multiple_choice
 from finetune.models import load_base, load_tokenizer
+from finetune.run_record import read_run_record
 from finetune.training import train_adapter
 from tests.finetune.test_training import recipe
 from tests.finetune.tiny import questions
@@ -45,10 +46,30 @@ def test_the_run_record_states_the_score_before_and_after(pocket_like: Path, tmp
         MultipleChoice("How long does the battery last?", ("Under the left seat.", "Twelve hours in the cold."), 1),
         MultipleChoice("Where is the spare key?", ("Under the left seat.", "Twelve hours in the cold."), 0),
     ]
+    untrained = load_base(str(pocket_like), dtype="float32", device="cpu")
+    tokenizer = load_tokenizer(str(pocket_like))
+    wrong = [
+        MultipleChoice(check.question, check.options, 1 - check.answer)
+        for check in checks
+        if multiple_choice_score(untrained, tokenizer, [check], max_length=128)
+    ]
+    checks += wrong
     record = train_adapter(recipe(pocket_like), questions(), tmp_path / "a", general=checks)
-    assert record.forgetting is not None
-    assert record.forgetting["questions"] == 2
-    assert record.forgetting["after"] == 1.0
+    assert record.forgetting == {
+        "before": multiple_choice_score(untrained, tokenizer, checks, max_length=128),
+        "after": 2 / len(checks),
+        "questions": len(checks),
+    }
+    assert record.forgetting_unasked == ""
+
+
+@pytest.mark.slow
+def test_the_run_record_says_why_nothing_was_asked(pocket_like: Path, tmp_path: Path) -> None:
+    """Without general questions there is no score, and the record says so."""
+    train_adapter(recipe(pocket_like), questions(), tmp_path / "a")
+    record = read_run_record(tmp_path / "a")
+    assert record.forgetting is None
+    assert record.forgetting_unasked == "no general multiple-choice questions were given"
 
 
 def test_a_wrong_line_names_file_and_line(tmp_path: Path) -> None:

