@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
+from finetune.models import quiet_libraries
 from finetune.run_record import FILE_NAME, library_versions
 from finetune.task_recipes import is_task_recipe, load_task_recipe, task_recipe_names
 
@@ -190,7 +190,7 @@ def _rows(recipe: EmbedderRecipe, pairs: Sequence[EmbedderPair]) -> Dataset:
 
 
 def _model(source: str) -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    quiet_libraries()
     from sentence_transformers import SentenceTransformer
 
     try:

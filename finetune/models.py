@@ -14,6 +14,7 @@ import os
 import re
 import warnings
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +110,8 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     device = device or default_device()
-    if quantization is not None and device.split(":")[0] not in _FOUR_BIT_DEVICES:
-        raise ModelError(
-            f"model {name}: 4-bit weights (quantization {quantization}) run on {' and '.join(_FOUR_BIT_DEVICES)}, not "
-            f"on {device}: leave quantization out, or choose another device"
-        )
+    if quantization is not None and (problem := quantization_problem(quantization, device)):
+        raise ModelError(f"model {name}: {problem}")
     arithmetic = choose_dtype(dtype, device)
     options: dict[str, Any] = {"dtype": arithmetic, "local_files_only": True, "use_safetensors": True}
     if quantization is not None:
@@ -177,6 +175,45 @@ def arithmetic_problem(name: str, device: str) -> str | None:
     if name == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
         return 'this GPU has no bfloat16: set model.dtype = "float16" (see the recipe mistral-7b-t4-fp16)'
     return None
+
+
+def quantization_problem(name: str, device: str) -> str | None:
+    """Return why `device` cannot hold weights in the quantisation called `name`, and the mend; None if it can.
+
+    bitsandbytes may be there and not work (it has no library for this CUDA, say), so a few numbers are tried.
+    """
+    kind, other = device.split(":")[0], "leave quantization out, or choose another device"
+    if kind not in _FOUR_BIT_DEVICES:
+        known = " and ".join(_FOUR_BIT_DEVICES)
+        return f"4-bit weights (quantization {name}) run on {known}, not on {device}: {other}"
+    if find_spec("bitsandbytes") is None:
+        return f"4-bit weights (quantization {name}) need bitsandbytes: install it, or leave quantization out"
+    quiet_libraries()
+    try:
+        failure = _four_bit_failure(device)
+    except ImportError as error:
+        failure = f"it cannot be imported ({_first_line(error)})"
+    if failure is None:
+        return None
+    return (
+        f"4-bit weights (quantization {name}) cannot be computed on {device}, as bitsandbytes does not work there: "
+        f"{failure}: install it again for this device, or {other}"
+    )
+
+
+@lru_cache(maxsize=8)
+def _four_bit_failure(device: str) -> str | None:
+    """Return what goes wrong when a few numbers are brought into 4 bits and back on `device`; None if all is well."""
+    import torch
+    from bitsandbytes import functional
+
+    given = torch.linspace(-1, 1, 128, device=device)
+    try:
+        packed, state = functional.quantize_4bit(given, blocksize=64, quant_type="nf4")
+        found = functional.dequantize_4bit(packed, state)
+    except (RuntimeError, NotImplementedError, OSError, AttributeError) as error:
+        return _first_line(error)
+    return None if float((given - found).abs().max()) < 0.2 else "numbers come back wrong"
 
 
 def cpu_has_bf16() -> bool:

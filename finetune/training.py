@@ -31,6 +31,7 @@ from finetune.models import (
     load_base,
     load_tokenizer,
     model_context,
+    quantization_problem,
 )
 from finetune.processes import is_first, is_sharded, join, of_first, process_count, wait
 from finetune.rewording import with_rewordings
@@ -146,8 +147,10 @@ def _general_score(
 
 
 def require_arithmetic(recipe: Recipe, device: str) -> None:
-    """Raise TrainingError if the device cannot train in the recipe's arithmetic, or its optimiser is missing."""
+    """Raise TrainingError if the device cannot do the recipe's arithmetic or quantisation, or its optimiser is missing."""
     problem = arithmetic_problem(recipe.model.dtype, device)
+    if problem is None and recipe.model.quantization is not None:
+        problem = quantization_problem(recipe.model.quantization, device)
     if problem is not None:
         raise TrainingError(f"recipe {recipe.name} cannot be trained on {device}: {problem}")
     if "8bit" in recipe.optimisation.optimizer and find_spec("bitsandbytes") is None:

@@ -10,6 +10,7 @@ for one to two minutes before it first answers, so OpenVINO without NNCF is the 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -273,7 +274,16 @@ class _TorchEngine:
         return vectors.astype("float32", copy=False)
 
 
+def quiet_adviser() -> None:
+    """Keep from the screen what bitsandbytes, which sentence-transformers imports by way of PEFT, advises on import.
+
+    It recommends a package that fetches code from the network. Its errors are told as before.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 def _sentence_transformer(source: str) -> Any:
+    quiet_adviser()
     from sentence_transformers import SentenceTransformer
 
     try:

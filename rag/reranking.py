@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rag.config import RagConfig
+from rag.embedding import quiet_adviser
 from rag.errors import RagError
 from rag.prompts import heading_line, passage_text
 
@@ -89,6 +90,7 @@ class CrossEncoderReranker:
 
 
 def _cross_encoder(model: str, max_length: int) -> Any:
+    quiet_adviser()
     from sentence_transformers import CrossEncoder
 
     try:

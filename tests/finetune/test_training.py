@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -371,3 +373,49 @@ def test_what_a_device_cannot_do_is_said_before_training(llama: Path, tmp_path: 
         train_adapter(recipe_from_mapping(tables, name="x", source="x"), questions(), tmp_path / "a", device="cpu")
     with pytest.raises(ModelError, match="not on mps: leave quantization out"):
         LocalModel(str(llama), quantization="nf4", device="mps").warm_up()
+
+
+def test_4_bit_weights_without_a_working_bitsandbytes_are_refused_before_training(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not installed, or installed and unable to compute on the device: training and answering name the mend."""
+    from bitsandbytes import functional
+
+    from finetune import models
+
+    plan = recipe(llama, quantization="nf4")
+    with monkeypatch.context() as changed:
+        changed.setitem(sys.modules, "bitsandbytes", None)
+        said = r"quantization nf4\) need bitsandbytes: install it, or leave quantization out"
+        with pytest.raises(TrainingError, match=said):
+            train_adapter(plan, questions(), tmp_path / "a", device="cpu")
+        with pytest.raises(ModelError, match=said):
+            LocalModel(str(llama), quantization="nf4", device="cpu").warm_up()
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no library for this device\nand much advice")
+
+    models._four_bit_failure.cache_clear()
+    monkeypatch.setattr(functional, "quantize_4bit", broken)
+    try:
+        with pytest.raises(TrainingError, match=r"on cpu, as bitsandbytes .* no library for this device: install it"):
+            train_adapter(plan, questions(), tmp_path / "a", device="cpu")
+    finally:
+        models._four_bit_failure.cache_clear()
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_advice_of_bitsandbytes_is_not_shown_and_its_errors_are(repository: Path, pocket_like: Path) -> None:
+    """Whoever brings it in, an embedder or an adapter's library, nothing is said of packages that fetch code."""
+    script = f"""
+import logging
+from finetune.models import load_base
+from rag.embedding import quiet_adviser
+quiet_adviser()
+import bitsandbytes
+load_base({str(pocket_like)!r})
+logging.getLogger("bitsandbytes.backends.cpu.ops").error("seen")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "seen"
