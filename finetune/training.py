@@ -147,7 +147,7 @@ def _general_score(
 
 
 def require_arithmetic(recipe: Recipe, device: str) -> None:
-    """Raise TrainingError if the device cannot do a recipe's arithmetic or quantisation, or its optimiser is missing."""
+    """Raise TrainingError if the device cannot do a recipe's arithmetic or quantisation, or an optimiser is missing."""
     problem = arithmetic_problem(recipe.model.dtype, device)
     if problem is None and recipe.model.quantization is not None:
         problem = quantization_problem(recipe.model.quantization, device)
