@@ -15,15 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
+from data_prep.errors import VersusError
 from rag.errors import IndexMismatch, SnapshotMoved, StoreError
 from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
 from rag.locking import derived_lock
 from rag.postings import SegmentedBm25
-from rag.prompts import indexed_text
-from rag.segments import ChunkRow, Segment, build_segment, load_segment, merge_from, merge_segments, save_segment
+from rag.segments import (
+    ChunkRow,
+    Segment,
+    build_segment,
+    load_segment,
+    merge_from,
+    merge_segments,
+    read_chunks,
+    save_segment,
+)
 from rag.snapshot import PlacedIndex, Snapshot
 from rag.store import EmbeddedStore
-from rag.tables import chunk_of, mended
+from rag.tables import mended
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,7 +66,7 @@ class _Source:
 
     @classmethod
     def of(cls, store: EmbeddedStore, heading_context: bool) -> _Source:
-        dimension = int(store.setting("dimension", "0")) or store.first_dimension()
+        dimension = store.number("dimension") or store.first_dimension()
         language = store.setting("language", "en")
         return cls(store.setting("index_id"), store.setting("chunk_hash"), language, dimension, heading_context)
 
@@ -120,7 +129,7 @@ def update_derived(store: EmbeddedStore, heading_context: bool) -> None:
             names = _extended(folder, connection, source, known)
             names = _compacted(folder, connection, source, names)
             _write_manifest(folder, source, store.generation, names)
-    except (StoreError, OSError, RuntimeError):
+    except (VersusError, OSError, RuntimeError):
         return
 
 
@@ -205,17 +214,7 @@ def _joined(blocks: Sequence[Segment]) -> Segment:
 
 
 def _chunk_rows(connection: sqlite3.Connection, source: _Source, first: int, last: int) -> list[ChunkRow]:
-    rows = connection.execute(
-        "SELECT row, document, id, content, chunks.meta, crc, vector, vectors FROM chunks "
-        "LEFT JOIN embeddings ON embeddings.hash = embedding LEFT JOIN sentences ON sentences.hash = embedding "
-        "WHERE row BETWEEN ? AND ? ORDER BY row LIMIT ?",
-        (first, last, _BUILT_TOGETHER),
-    )
-    found = []
-    for row, document, identity, content, meta, crc, vector, vectors in rows:
-        chunk = chunk_of(connection, identity, content, meta, crc)
-        found.append(ChunkRow(row, document, indexed_text(chunk, source.heading_context), vector, vectors))
-    return found
+    return read_chunks(connection, (first, last), _BUILT_TOGETHER, source.heading_context)
 
 
 def _last_row(connection: sqlite3.Connection) -> int:
@@ -279,7 +278,7 @@ def _kept(store: EmbeddedStore, source: _Source, generation: int, segments: list
                 known = [s if (folder / s.name).is_dir() else save_segment(s, folder) for s in segments]
                 _write_manifest(folder, source, generation, [segment.name for segment in known])
                 return known
-    except (StoreError, OSError, RuntimeError):
+    except (VersusError, OSError, RuntimeError):
         pass
     return segments
 

@@ -183,7 +183,7 @@ def _embed_new(
 ) -> int:
     """Embed those `chunks` (key → chunk) that the store has no embedding of, or all, keeping them batch by batch."""
     with store.keeping_vectors() as connection:
-        known = set() if rebuilt else known_vectors(connection, list(chunks))
+        known = set() if rebuilt else known_vectors(connection, list(chunks), config.sentence_vectors)
     missing = sorted((key for key in chunks if key not in known), key=lambda key: (len(chunks[key].content or ""), key))
     for first in range(0, len(missing), embedder.at_once):
         keys = missing[first : first + embedder.at_once]
@@ -225,4 +225,5 @@ def _note_settings(connection: sqlite3.Connection, plan: _Plan, embedder: Embedd
     put_setting(connection, "embedder", embedder.fingerprint)
     put_setting(connection, "dimension", str(embedder.dimension))
     put_setting(connection, "chunk_hash", config.chunk_hash())
+    put_setting(connection, "sentences", str(int(config.sentence_vectors)))
     put_setting(connection, "language", plan.language)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rag.errors import IndexLocked, StoreError
@@ -65,7 +65,7 @@ def _opened(path: Path, index: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(
-            f"{index}: no permission to write here ({error.strerror}); choose another workspace"
+            f"{index}: cannot be written ({error.strerror}); free space there, or choose another workspace"
         ) from error
 
 
@@ -80,5 +80,6 @@ def _acquire(path: Path, index: Path) -> int:
         os.close(handle)
         raise IndexLocked(f"{index}: process {holder} is writing this index; wait for it and try again") from error
     os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
+    with suppress(OSError):  # on a full disk the lock holds all the same, and whoever meets it reads "unknown"
+        os.write(handle, str(os.getpid()).encode())
     return handle

@@ -20,9 +20,13 @@ from rag import postings as bm25
 from rag import vectors as dense
 from rag.errors import StoreError
 from rag.postings import Postings, build_postings, merge_postings, term_hash
+from rag.prompts import indexed_text
+from rag.tables import GIVEN, altered, check_vector, chunk_of, document_of, read_setting
 from rag.vectors import Sentences, matrix_of, merge_sentences, unpack_sentences
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -99,6 +103,33 @@ class ChunkRow:
     text: str
     vector: bytes | None
     sentences: bytes | None
+
+
+def read_chunks(
+    connection: sqlite3.Connection, rows: tuple[int, int], most: int, heading_context: bool
+) -> list[ChunkRow]:
+    """Return the first `most` chunks of the rows from `rows[0]` to `rows[1]`, as segments are made from them.
+
+    Raises `StoreError` where a chunk, its vectors, or the ties between them are not what was written.
+    """
+    found = connection.execute(
+        "SELECT row, document, id, content, chunks.meta, chunks.crc, embedding, "
+        "vector, embeddings.crc, vectors, sentences.crc FROM chunks "
+        "LEFT JOIN embeddings ON embeddings.hash = embedding LEFT JOIN sentences ON sentences.hash = embedding "
+        "WHERE row BETWEEN ? AND ? ORDER BY row LIMIT ?",
+        (*rows, most),
+    )
+    by_sentences = read_setting(connection, "sentences") == "1"
+    chunks = []
+    for row, document, identity, content, meta, crc, key, vector, vector_crc, vectors, vectors_crc in found:
+        chunk = chunk_of(connection, identity, content, meta, crc)
+        lost = bool(key) and (vector is None or (by_sentences and vectors is None and not key.startswith(GIVEN)))
+        if lost or document != document_of(chunk):
+            raise altered(connection, f"what belongs to {identity}")
+        check_vector(connection, identity, vector or b"", vector_crc)
+        check_vector(connection, identity, vectors or b"", vectors_crc)
+        chunks.append(ChunkRow(row, document, indexed_text(chunk, heading_context), vector, vectors))
+    return chunks
 
 
 def segment_name(span: tuple[int, int]) -> str:

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from rag.locking import writer_lock
 from rag.tables import (
     CHUNK_QUERY,
+    GIVEN,
+    check_vector,
     chunk_of,
     drop_unused,
     insert_chunks,
     mended,
     open_database,
     put_setting,
+    read_number,
     read_setting,
     save_vectors,
     select_in,
@@ -58,7 +61,7 @@ class EmbeddedStore:
     @property
     def generation(self) -> int:
         """Number of the last committed generation; 0 where nothing was ever committed."""
-        return int(self.setting("generation", "0"))
+        return self.number("generation")
 
     def setting(self, key: str, default: str = "") -> str:
         """Return a value that the indexer noted: `generation`, `embedder`, `dimension`, `chunk_hash`."""
@@ -67,6 +70,11 @@ class EmbeddedStore:
                 return default
             row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else default
+
+    def number(self, key: str) -> int:
+        """Return a number that the indexer noted; 0 where there is none."""
+        with self.reading() as connection:
+            return read_number(connection, key) if connection else 0
 
     def count_documents(self) -> int:
         """Return the number of chunks."""
@@ -133,10 +141,13 @@ class EmbeddedStore:
         """Return id → unit vector, float32, of those chunks that are embedded."""
         import numpy as np
 
-        query = "SELECT id, vector FROM chunks JOIN embeddings ON hash = embedding WHERE id IN"
+        query = "SELECT id, vector, embeddings.crc FROM chunks JOIN embeddings ON hash = embedding WHERE id IN"
         with self.reading() as connection:
             found = select_in(connection, query, ids) if connection else []
-        return {identity: np.frombuffer(blob, dtype="<f4").astype(np.float32) for identity, blob in found}
+            for identity, blob, crc in found:
+                assert connection is not None
+                check_vector(connection, identity, blob, crc)
+        return {identity: np.frombuffer(blob, dtype="<f4").astype(np.float32) for identity, blob, _ in found}
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy | None = None) -> int:
         """Write ready-made chunks, embedded or not, as one generation; return how many were written.
@@ -171,7 +182,7 @@ class EmbeddedStore:
 
         if chunk.embedding is None:
             return None
-        key = f"given:{chunk.id}"
+        key = f"{GIVEN}{chunk.id}"
         vector = np.asarray(chunk.embedding, dtype=np.float32)
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
         save_vectors(connection, [key], vector[None])
@@ -227,7 +238,7 @@ class EmbeddedStore:
             drop_unused(connection)
             if not read_setting(connection, "index_id"):
                 put_setting(connection, "index_id", uuid.uuid4().hex)
-            put_setting(connection, "generation", str(int(read_setting(connection, "generation") or 0) + 1))
+            put_setting(connection, "generation", str(read_number(connection, "generation") + 1))
 
     @contextmanager
     def keeping_vectors(self) -> Iterator[sqlite3.Connection]:

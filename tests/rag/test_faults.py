@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,6 +167,115 @@ def test_a_flipped_byte_in_a_text_is_never_quoted(store: EmbeddedStore, embedder
     assert index_documents(manual_documents(), store, embedder, _CONFIG, rebuild=True).embedded > 0
     assert store.source("tyres") == manual_documents()[0]
     assert any("120 Nm" in (chunk.content or "") for chunk in search.retrieve_many(["wheel nuts"])[0])
+
+
+def _seen(path: Path, embedder: Embedder) -> list[object]:
+    """Return what an index answers and holds, its texts, spans and scores."""
+    store = EmbeddedStore(path)
+    try:
+        found = HybridSearch(store, embedder).retrieve_many(["wheel nuts torque", "CHG-B310", "defrost"])
+        chunks = [(chunk.id, chunk.content, chunk.meta) for chunks in found for chunk in chunks]
+        held = [(chunk.id, chunk.content, chunk.meta) for chunk in store.filter_documents()]
+        return [chunks, held, [store.source(page.id) for page in manual_documents()]]
+    finally:
+        store.close()
+
+
+def test_a_flipped_byte_anywhere_in_sqlite_alters_no_answer(store: EmbeddedStore, embedder: Embedder) -> None:
+    """In texts, vectors, keys, metadata or schema: the index answers as before, or names the mend; 150 draws."""
+    index_documents(manual_documents(), store, embedder, RagConfig())
+    with store.reading() as connection:
+        assert connection is not None
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    whole, expected = store.path.read_bytes(), _seen(store.path, embedder)
+    draw, refused = random.Random(3), 0
+    for number in range(150):
+        path = store.path.parent / f"copy-{number}" / "index.sqlite"
+        path.parent.mkdir()
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert _seen(path, embedder) == expected
+        except StoreError as error:
+            assert "versus index" in str(error)
+            refused += 1
+    assert refused > 20
+
+
+def test_a_flipped_byte_in_a_vector_is_named(store: EmbeddedStore, embedder: Embedder) -> None:
+    """An embedding or a sentence's, altered or lost, is an error wherever it is read; a rebuild is the mend."""
+    config = RagConfig(diversity=0.3)
+    for table, column in (("embeddings", "vector"), ("sentences", "vectors")):
+        for damage in (f"UPDATE {table} SET {column} = zeroblob(length({column}))", f"DELETE FROM {table}"):
+            index_documents(manual_documents(), store, embedder, config, rebuild=True)
+            with store.keeping_vectors() as connection:
+                connection.execute(damage)
+            shutil.rmtree(store.path.parent / "index.derived")
+            with pytest.raises(StoreError, match="versus index --rebuild"):
+                HybridSearch(store, embedder, config).retrieve_many(["wheel nuts"])
+    index_documents(manual_documents(), store, embedder, config, rebuild=True)
+    assert HybridSearch(store, embedder, config).retrieve_many(["wheel nuts"])[0][0].meta["document"] == "tyres"
+
+
+_ON_A_FULL_DISK = """
+import os, sys
+from pathlib import Path
+from rag.torchfree import block_torch
+block_torch()
+import numpy as np
+from haystack import Document
+from rag.config import RagConfig
+from rag.embedding import Embedder
+from rag.errors import StoreError
+from rag.indexing import index_documents
+from rag.retrieval import HybridSearch
+from rag.store import EmbeddedStore
+
+class Quick(Embedder):
+    def embed_documents(self, texts, progress=None):
+        return np.ones((len(texts), self.dimension), dtype=np.float32)
+
+def pages(version):
+    return [Document(id=f"p{n}", content=f"Page {n} in version {version}. " + "word " * 40) for n in range(60)]
+
+config = RagConfig(dense_weight=0.0)
+path, ballast = Path(sys.argv[1]) / "index.sqlite", Path(sys.argv[1]) / "ballast"
+index_documents(pages(0), EmbeddedStore(path), Quick(), config)
+reader = HybridSearch(EmbeddedStore(path), Quick(), config)
+refused = 0
+for version, left in enumerate((0, 40_000, 150_000, 400_000, 900_000), start=1):
+    disk = os.statvfs(path.parent)
+    ballast.write_bytes(b"x" * max(0, disk.f_bavail * disk.f_frsize - left))
+    try:
+        index_documents(pages(version), EmbeddedStore(path), Quick(), config)
+    except StoreError as error:
+        assert "the disk is full; the last index is unharmed" in str(error), error
+        refused += 1
+    versions = {(c.content or "").split("version ")[1].split(".")[0] for c in reader.store.filter_documents()}
+    assert len(versions) == 1 and reader.store.count_sources() == 60, versions
+    assert reader.retrieve_many(["page 17"])[0][0].meta["document"] == "p17"
+    ballast.unlink()
+assert refused > 1, refused
+index_documents(pages(99), EmbeddedStore(path), Quick(), config)
+assert "version 99" in reader.retrieve_many(["page 17"])[0][0].content
+print("whole")
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_costs_no_generation(tmp_path: Path) -> None:
+    """On a disk of 12 MB that is full, or nearly, a re-index ends in one clear line; the last one is read."""
+    mount = 'mount -t tmpfs -o size=12m none "$1" && '
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*namespace, mount + "true", "sh", str(tmp_path)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small disk cannot be mounted here")
+    command = [*namespace, mount + 'exec "$2" -c "$3" "$1"', "sh", str(tmp_path), sys.executable, _ON_A_FULL_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("whole\n"), done.stderr
 
 
 @pytest.mark.slow

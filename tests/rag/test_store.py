@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -211,6 +212,30 @@ def test_a_flipped_byte_in_a_derived_file_is_mended(
     mended = next(store.path.parent.glob(f"index.derived/1-*/{name}"))
     assert mended.read_bytes() != bytes(damaged)
     HybridSearch(store, embedder, config).warm_up()
+
+
+def test_a_flipped_byte_in_the_manifest_is_mended(store: EmbeddedStore, embedder: Embedder) -> None:
+    """Whatever the list of segments says instead, the answers stay and the next change writes it anew."""
+    index_documents(manual_documents(), store, embedder, RagConfig())
+    path = store.path.parent / "index.derived" / "manifest.json"
+    whole = path.read_bytes()
+    number = whole.index(b'"generation": 1') + len(b'"generation": 1') - 1
+    for place in (*range(0, len(whole), 5), number):
+        damaged = bytearray(path.read_bytes())
+        damaged[place % len(damaged)] ^= 0x08
+        path.write_bytes(bytes(damaged))
+        search = HybridSearch(store, embedder)
+        assert search.retrieve_many(["wheel nuts torque"])[0][0].meta["document"] == "tyres"
+    index_documents(manual_documents()[:2], store, embedder, RagConfig())
+    assert json.loads(path.read_text())["generation"] == 2
+
+
+def test_derived_files_that_cannot_be_written_cost_only_time(store: EmbeddedStore, embedder: Embedder) -> None:
+    """Where no list of segments can be kept, as on a full disk, indexing and searching go on without it."""
+    in_the_way = store.path.parent / "index.derived" / "manifest.json" / "folder"
+    in_the_way.mkdir(parents=True)
+    assert index_documents(manual_documents(), store, embedder, RagConfig()).added == 3
+    assert HybridSearch(store, embedder).retrieve_many(["horn", "tyre pressure"])[1][0].meta["document"] == "tyres"
 
 
 def test_derived_files_that_are_lost_are_made_again(search: HybridSearch, store: EmbeddedStore) -> None:
