@@ -194,7 +194,19 @@ def load_for_training(recipe: Recipe, device: str) -> PreTrainedModel:
     )
     if device == "cpu":
         use_float32_attention(model)
+        _keep_differentiable(model)
     return model
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew for the processor when the model is asked something.
+
+    The product with weights laid out so has no gradient: what is asked or measured before or amid a training would
+    leave the layers below without theirs.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _prepare(

@@ -83,3 +83,15 @@ def test_a_wrong_line_names_file_and_line(tmp_path: Path) -> None:
     path.write_text('{"question": "A?", "options": ["x", "y"], "answer": 2}\n')
     with pytest.raises(TrainingDataError, match=r"checks\.jsonl, line 1.*2 options and answer 2"):
         read_multiple_choice(path)
+
+
+@pytest.mark.slow
+def test_asking_before_a_4_bit_training_changes_nothing_in_it(llama: Path, tmp_path: Path) -> None:
+    """The losses are those of a training that was asked nothing: no gradient is lost to the layout that answers."""
+    checks = [MultipleChoice("How long does the battery last?", ("Under the left seat.", "Twelve hours."), 1)]
+    plan = recipe(llama, quantization="nf4", max_steps=8)
+    asked, unasked = (
+        train_adapter(plan, questions(), tmp_path / name, general=general, device="cpu")
+        for name, general in (("asked", checks), ("unasked", []))
+    )
+    assert [loss for _, loss in asked.losses] == pytest.approx([loss for _, loss in unasked.losses], abs=1e-4)
