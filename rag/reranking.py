@@ -16,19 +16,15 @@ from rag.config import RagConfig
 from rag.embedding import quiet_adviser
 from rag.errors import RagError
 from rag.prompts import heading_line, passage_text
+from rag.remembering import remembered_vectors
 
 if TYPE_CHECKING:
-    import numpy as np
     from haystack import Document
-    from numpy.typing import NDArray
 
     from rag.embedding import Embedder
 
 SENTENCES = "sentences"
 """The reranker that needs no model but the embedder."""
-
-_KEPT_SENTENCES = 20_000
-"""Sentence vectors that are remembered, about 30 MB of them."""
 
 
 class Reranker(Protocol):
@@ -114,25 +110,17 @@ class SentenceReranker:
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
-        self._known: dict[str, NDArray[np.float32]] = {}
 
     def scores(self, query: str, chunks: Sequence[Document]) -> list[float]:
         """See `Reranker.scores`."""
         texts = [_sentences(chunk) for chunk in chunks]
-        vectors = self._vectors([text for found in texts for text in found])
+        flat = [text for found in texts for text in found]
+        if not flat:
+            return [(chunk.score or 0.0) / 2 for chunk in chunks]
         asked = self.embedder.embed_queries([query])[0]
-        best = [max((float(vectors[text] @ asked) for text in found), default=0.0) for found in texts]
+        cosines = iter((remembered_vectors(self.embedder).of(flat, self.embedder) @ asked).tolist())
+        best = [max((next(cosines) for _ in found), default=0.0) for found in texts]
         return [(value + (chunk.score or 0.0)) / 2 for value, chunk in zip(best, chunks, strict=True)]
-
-    def _vectors(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if missing:
-            if len(self._known) + len(missing) > _KEPT_SENTENCES:
-                self._known = {}
-                missing = list(dict.fromkeys(texts))
-            found = self.embedder.embed_documents(missing)
-            self._known = {**self._known, **dict(zip(missing, found, strict=True))}
-        return self._known
 
 
 def _sentences(chunk: Document) -> list[str]:

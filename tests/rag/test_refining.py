@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,16 +16,21 @@ from rag.config import PRESETS, RagConfig
 from rag.diversity import diversified, most_diverse
 from rag.embedding import Embedder, bundled_folder
 from rag.errors import RagError
+from rag.extractive import quotes_of
 from rag.indexing import index_documents
 from rag.neighbours import with_neighbours
 from rag.pipeline import retrieval_pipeline
-from rag.prompts import passage_text
+from rag.prompts import heading_line, passage_text
 from rag.refining import RefinedSearch, open_search, refined, rewording, without_writer
+from rag.remembering import remembered_vectors
 from rag.reranking import CrossEncoderReranker, SentenceReranker, rerank
 from rag.retrieval import HybridSearch
 from rag.store import EmbeddedStore
 from rag.wordings import fused_wordings, parts_of, rewordings
 from tests.rag.conftest import MANUAL, manual_documents
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SMALL = RagConfig(chunk_words=20, overlap_words=0)
 
@@ -179,6 +185,25 @@ def test_the_best_sentence_reranks(small_chunks: EmbeddedStore, embedder: Embedd
     assert {chunk.id for chunk in ordered} == {chunk.id for chunk in found}
     assert ordered[0].meta["document"] == "charging"
     assert rerank("x", [], SentenceReranker(embedder)) == []
+
+
+def test_sentences_that_reranked_are_not_embedded_again(small_chunks: EmbeddedStore, embedder: Embedder) -> None:
+    """A question asked again embeds no sentence; what answers from these chunks shares their vectors."""
+    query = "how hot may the charger be"
+    found = HybridSearch(small_chunks, embedder, SMALL).retrieve_many([query], top_k=5)[0]
+    first = rerank(query, found, SentenceReranker(embedder))
+    sentences = [f"{heading_line(chunk)}\n{quote.text}" for chunk in found for quote in quotes_of(chunk, 0)]
+    embedded: list[str] = []
+
+    class _Noting(Embedder):
+        def embed_documents(self, texts: Sequence[str], progress: object = None) -> NDArray[np.float32]:  # type: ignore[override]
+            embedded.extend(texts)
+            return super().embed_documents(texts)
+
+    noting = _Noting(threads=1)
+    remembered_vectors(noting).of(sentences, noting)
+    assert rerank(query, found, SentenceReranker(noting)) == first
+    assert embedded == list(dict.fromkeys(sentences))
 
 
 def test_the_intent_label_preset_reranks_twenty_and_keeps_ten(store: EmbeddedStore, embedder: Embedder) -> None:
