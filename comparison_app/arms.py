@@ -6,6 +6,7 @@ its adapters are switched, never copied.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -128,6 +129,15 @@ class Arm:
         return (prompt * self._prices[0] + completion * self._prices[1]) / 1_000_000
 
 
+_calibrating = threading.Lock()
+
+
+def calibrated(config: RagConfig, retriever: Search, corpus: Corpus) -> AbstentionCalibration | None:
+    """Return `calibration_of` the same, one at a time: of threads that want the same one, the first makes it."""
+    with _calibrating:
+        return calibration_of(config, retriever, corpus)
+
+
 class ClosedBook:
     """A closed-book answerer, asked like one that retrieves; `about` is told in the question itself."""
 
@@ -228,7 +238,7 @@ class ArmFactory:
         config = rag_config(spec.preset, dict(spec.rag))
         retriever = self._retriever(without_writer(config) if spec.model else config)
         weights = PRIOR
-        if found := calibration_of(config, retriever, self._corpus):
+        if found := calibrated(config, retriever, self._corpus):
             self.calibrations[spec.name] = found
             config, weights = replace(config, abstain_below=found.threshold), found.weights
         if spec.model is None:

@@ -79,6 +79,14 @@ class Jobs:
             self._launch(job)
         return job
 
+    def resume(self, job: Job) -> Job:
+        """Start a job again where it ended; where that was done a moment ago, by a double click, return that one."""
+        active = self.active(job.kind)
+        if active is not None and active.arguments.get("name") == job.arguments.get("name"):
+            return active
+        goes_on = job.kind != "compare" or self.has_begun(job)
+        return self.start(job.kind, job.title, {**job.arguments, "resume": goes_on})
+
     def _launch(self, job: Job) -> None:
         environment = {
             **os.environ,

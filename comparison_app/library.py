@@ -11,15 +11,17 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comparison_app.arms import calibrated
 from comparison_app.errors import ComparisonError
 from comparison_app.first_imports import import_haystack
 from comparison_app.first_index import ensure_index
-from comparison_app.indexes import index_path, open_retriever, rag_config, update_index
+from comparison_app.indexes import open_retriever, open_store, rag_config, update_index
 from comparison_app.uploads import Upload, take_in
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
@@ -51,9 +53,14 @@ class CorpusInfo:
 
 @dataclass
 class Reindexing:
-    """A re-indexing under way or finished: chunks embedded `done` of `total`, then a `report` or an `error`."""
+    """A re-indexing under way or finished: chunks embedded `done` of `total`, then a `report` or an `error`.
+
+    `first`: nothing was indexed before, so that answers wait for it. `stage`: what is being done, in words.
+    """
 
     corpus: str
+    first: bool = False
+    stage: str = "Reading the documents"
     done: int = 0
     total: int = 0
     report: IndexReport | None = None
@@ -63,6 +70,7 @@ class Reindexing:
     def progress(self, done: int, total: int) -> None:
         """Note how far it is."""
         self.done, self.total = done, total
+        self.stage = f"Embedding {done:,} of {total:,} passages"
 
 
 class Library:
@@ -112,8 +120,8 @@ class Library:
             return self._retrievers[key]
 
     def is_indexed(self, corpus: Corpus) -> bool:
-        """Tell whether there is an index to answer from."""
-        return index_path(self.workspace, corpus, rag_config()).exists()
+        """Tell whether there is an index to answer from; the file of one whose making was cut short is none."""
+        return open_store(self.workspace, corpus, rag_config()).generation > 0
 
     def reindexing(self, corpus: Corpus) -> Reindexing | None:
         """Return the last re-indexing of a corpus in this process; None if there was none."""
@@ -121,12 +129,12 @@ class Library:
 
     def reindex(self, corpus: Corpus, *, include_new: bool = False) -> Reindexing:
         """Bring the index up to the documents in a thread; returns the one under way if there is one."""
-        key = str(corpus.path.resolve())
+        key, first = str(corpus.path.resolve()), not self.is_indexed(corpus)
         with self._lock:
             running = self._running.get(key)
             if running is not None and not running.finished.is_set():
                 return running
-            task = self._running[key] = Reindexing(corpus.name)
+            task = self._running[key] = Reindexing(corpus.name, first)
         arguments = (task, load_corpus(corpus.path), include_new)
         threading.Thread(target=self._index, args=arguments, name=f"index-{corpus.name}", daemon=True).start()
         return task
@@ -144,6 +152,9 @@ class Library:
             task.report = update_index(
                 self.workspace, corpus, rag_config(), include_new=include_new, progress=task.progress
             )
+            task.stage = "Finding out on the dev questions when to decline"
+            with suppress(VersusError):  # who asks is told
+                calibrated(rag_config(), self.retriever(corpus), corpus)
             if self._on_indexed is not None:
                 self._on_indexed(corpus)
         except VersusError as error:

@@ -190,22 +190,17 @@ def answered(corpus: Corpus) -> Asking | None:
 
 def getting_ready(corpus: Corpus) -> None:
     """Say how far the first index is, where it is being made; questions can be asked meanwhile, and wait for it."""
-    task = session.library().reindexing(corpus)
-    if task is not None and not task.finished.is_set():
+    if session.first_index(corpus):
         _getting_ready(corpus)
 
 
 @st.fragment(run_every=0.7)
 def _getting_ready(corpus: Corpus) -> None:
-    task = session.library().reindexing(corpus)
-    if task is None or task.finished.is_set():
+    far = session.first_index(corpus)
+    if far is None:
         st.rerun()
-    elif task.total:
-        st.progress(
-            task.done / task.total, f"Indexing {look.plain(task.corpus)}: {task.done:,} of {task.total:,} passages"
-        )
     else:
-        st.progress(0.0, f"Indexing {look.plain(task.corpus)}")
+        st.progress(*far)
 
 
 def main() -> None:

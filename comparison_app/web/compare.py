@@ -60,7 +60,7 @@ def launch(arguments: dict[str, object]) -> None:
     """Start a comparison; what is wrong stands on the page."""
     try:
         job = session.jobs().start("compare", str(arguments["name"]), dict(arguments))
-        st.session_state["watched"] = job.id
+        st.session_state[session.WATCHED] = job.id
         st.rerun()
     except ComparisonError as error:
         look.warn(error)
@@ -75,14 +75,13 @@ def jobs() -> None:
         return
     if found:
         state = session.jobs().state(found[0])
-        if state.state == "done" and st.session_state.pop("watched", None) == found[0].id:
+        if state.state == "done" and st.session_state.pop(session.WATCHED, None) == found[0].id:
             st.query_params.update(run=str(state.result["run"]), tab=TABS[0])
             st.rerun()
         elif state.state in ("failed", "stopped", "lost"):
             box = st.container(border=True)
             box.write(look.plain(f"{found[0].title} {state.state}: {state.message}"))
-            if box.button("Resume", key=f"resume-{found[0].id}"):
-                launch({**found[0].arguments, "resume": session.jobs().has_begun(found[0])})
+            box.button("Resume", key=f"resume-{found[0].id}", on_click=session.resuming(found[0]))
 
 
 @st.fragment(run_every=1)
@@ -96,8 +95,7 @@ def running(job: Job) -> None:
     with st.container(border=True):
         head, stop = st.columns([5, 1], vertical_alignment="center")
         head.markdown(f"**{look.plain(job.title)}**")
-        if stop.button("Stop", icon=":material/stop_circle:", width="stretch"):
-            session.jobs().stop(job)
+        stop.button("Stop", icon=":material/stop_circle:", width="stretch", on_click=session.jobs().stop, args=(job,))
         left = f" · {last['left']:.0f} s left" if last.get("left") is not None else ""
         done = f" · {last['done']:,} of {last['total']:,}" if last.get("total") else ""
         share = last["done"] / last["total"] if last.get("total") else 0.0

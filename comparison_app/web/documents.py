@@ -203,7 +203,7 @@ def _follow(corpus: Corpus) -> None:
         st.rerun()
         return
     share = task.done / task.total if task.total else 0.0
-    st.progress(share, f"Embedding {task.done:,} of {task.total:,} passages" if task.total else "Reading the documents")
+    st.progress(share, task.stage)
 
 
 def indexed(task: Reindexing) -> None:

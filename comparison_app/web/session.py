@@ -15,7 +15,7 @@ from comparison_app.arm_pool import ArmPool
 from comparison_app.asking import Asking, AskingDesk
 from comparison_app.ballots import Ballot
 from comparison_app.conversing import Talk
-from comparison_app.jobs import Jobs
+from comparison_app.jobs import Job, Jobs
 from comparison_app.keeping import Kept
 from comparison_app.library import Library
 from comparison_app.prices import charge_in_words
@@ -26,6 +26,9 @@ from data_prep.corpus import SAMPLE_CORPUS, Corpus
 from data_prep.errors import VersusError
 from data_prep.listings import Listing, read_listings
 from data_prep.questions import Question
+
+WATCHED = "watched"
+"""Where in the session the job stands whose end this visitor waits for."""
 
 
 def workspace() -> Workspace:
@@ -104,6 +107,19 @@ def guarded(action: Callable[..., object]) -> Callable[..., None]:
             st.session_state[look.FAILED] = str(error)
 
     return run
+
+
+def resuming(job: Job) -> Callable[..., None]:
+    """Return a button's callback that resumes a job.
+
+    As a callback it is done whatever happens to the page: a click that is looked at only where the button stands is
+    lost when the page begins anew before it came that far.
+    """
+
+    def resume() -> None:
+        st.session_state[WATCHED] = jobs().resume(job).id
+
+    return guarded(resume)
 
 
 def default_corpus() -> str:
@@ -205,10 +221,23 @@ def show_column(place: object, asking: Asking, number: int, corpus: Corpus, *, t
 
 
 def watch(asking: Asking, places: list[object], corpus: Corpus, *, titles: list[str] | None = None) -> None:
-    """Draw the answers as they come, until all are there."""
+    """Draw the answers as they come, until all are there; while they wait for the first index, how far that is."""
     drawn: list[object] = [None] * len(places)
+    bar = st.empty()
     for columns in asking.watch():
+        if far := first_index(corpus):
+            bar.progress(*far)
         for number, column in enumerate(columns):
             if drawn[number] != column:
                 show_column(places[number], asking, number, corpus, title=titles[number] if titles else "")
                 drawn[number] = column
+    bar.empty()
+
+
+def first_index(corpus: Corpus) -> tuple[float, str] | None:
+    """Return how far a corpus's first index is, as a share and in words; None where there is one to answer from."""
+    task = library().reindexing(corpus)
+    if task is None or task.finished.is_set() or not task.first:
+        return None
+    share = task.done / task.total if task.total else 0.0
+    return share, f"{look.plain(task.corpus)} is being made ready: {task.stage[:1].lower()}{task.stage[1:]}"

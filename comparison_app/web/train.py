@@ -58,9 +58,9 @@ def running(job: Job) -> None:
     steps = training_steps(job)
     head, stop = st.columns([5, 1], vertical_alignment="center")
     head.subheader(f"Training {look.plain(job.title)}", anchor=False)
-    if stop.button("Stop", icon=":material/stop_circle:", width="stretch", key="stop-training"):
-        session.jobs().stop(job)
-        st.toast("Stopping after this step; it can be resumed.")
+    stop.button(
+        "Stop", icon=":material/stop_circle:", width="stretch", key="stop-training", on_click=_stop, args=(job,)
+    )
     far = training_progress(steps)
     if far is None:
         st.progress(0.0, "Loading the model")
@@ -68,6 +68,11 @@ def running(job: Job) -> None:
     told = f"Step {far.step:,} of {far.total:,} · loss {far.loss:.3f} · {far.seconds_left:.0f} s left"
     st.progress(far.share, told)
     curve(steps)
+
+
+def _stop(job: Job) -> None:
+    session.jobs().stop(job)
+    st.toast("Stopping after this step; it can be resumed.")
 
 
 def curve(steps: list[dict[str, Any]]) -> None:
@@ -92,8 +97,8 @@ def past(jobs: list[Job]) -> None:
             steps = training_steps(job)
             if len(steps) > 1:
                 curve(steps)
-            if state.state in ("stopped", "lost", "failed") and st.button("Resume", key=f"resume-{job.id}"):
-                start({**job.arguments, "resume": True})
+            if state.state in ("stopped", "lost", "failed"):
+                st.button("Resume", key=f"resume-{job.id}", on_click=session.resuming(job))
 
 
 def adapters() -> None:

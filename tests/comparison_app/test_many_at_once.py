@@ -147,6 +147,7 @@ def test_who_asks_during_the_very_first_indexing_waits_for_it(tmp_path: Path, ga
     until = time.monotonic() + 60
     while not index.exists() and time.monotonic() < until:
         time.sleep(0.01)
+    assert not library.is_indexed(corpus)  # nor would it be after a kill
     with ThreadPoolExecutor(2) as threads:
         arm = threads.submit(pool.arm, corpus, "rag-extractive")
         text = threads.submit(library.text, corpus, "cleaning")
@@ -156,3 +157,50 @@ def test_who_asks_during_the_very_first_indexing_waits_for_it(tmp_path: Path, ga
         assert "damp cloth" in text.result(120)
         (made,) = arm.result(120).answer([Question("q", "What do I clean the shade with?")])
     assert made.error is None and "damp cloth" in made.answer
+
+
+@pytest.mark.slow
+def test_when_to_decline_is_found_out_once_and_before_an_index_is_said_to_be_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """Meanwhile the page says how far that is; who asks afterwards waits for nothing, and four at once make it once."""
+    import streamlit as st
+
+    import rag.abstention
+    from comparison_app.web import session
+
+    calibrate, made = rag.abstention.calibrate_abstention, []
+
+    def counted(*given: Any, **settings: Any) -> Any:
+        made.append(given)
+        return calibrate(*given, **settings)
+
+    monkeypatch.setattr(rag.abstention, "calibrate_abstention", counted)
+    monkeypatch.setenv("VERSUS_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("VERSUS_CORPUS", "lamp")
+    workspace = Workspace(tmp_path / "workspace")
+    corpus = load_corpus(write_small_corpus(workspace.corpora / "lamp"))
+    splits = corpus.path / "questions"  # its test questions are of both kinds
+    (splits / "dev.jsonl").write_text((splits / "test.jsonl").read_text())
+    st.cache_resource.clear()
+    gate.clear()
+    try:
+        task = session.library().reindex(corpus)
+        page = opened("ask")
+        assert "lamp is being made ready" in "".join(str(item.proto) for item in page.get("progress"))
+    finally:
+        gate.set()
+    assert task.finished.wait(120) and task.error is None and len(made) == 1
+    page.run()
+    assert not page.get("progress") and session.first_index(corpus) is None
+
+    def built(pool: ArmPool) -> None:
+        assert next(pool.arm(corpus, "rag-extractive").answer(questions()[:1])).error is None
+
+    built(ArmPool(workspace))
+    assert len(made) == 1
+    (workspace.path / "indexes" / "lamp" / "abstention.json").unlink()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(built, [ArmPool(workspace) for _ in range(4)]))
+    assert len(made) == 2
+    st.cache_resource.clear()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import streamlit as st
 
 from comparison_app.experiment import load_experiment
 from comparison_app.jobs import Job, Jobs
@@ -57,6 +58,24 @@ def test_while_a_training_runs_no_second_one_is_started(workspace: Workspace) ->
     assert [item for item in app.expander if item.label.replace("\\", "").startswith("the first: lost")]
     press(app, "Resume")
     assert Jobs(workspace).jobs("train")[0].arguments["resume"] is True
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(("kind", "page", "goes_on"), [("train", "train", True), ("compare", "compare", False)])
+def test_a_click_on_resume_counts_though_the_page_begins_anew_and_twice_is_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str, page: str, goes_on: bool
+) -> None:
+    """A page that is cut short before it comes to the button has resumed the job all the same; twice is once."""
+    with job_at_work(workspace, kind, []):
+        pass  # and killed
+    (lost,) = Jobs(workspace).jobs(kind)
+    app = opened(page)
+    with monkeypatch.context() as cut:
+        cut.setattr("comparison_app.web.look.page_title", lambda *words: st.stop())
+        press(app, "Resume")
+    resumed = Jobs(workspace).resume(lost)
+    assert [job.id for job in Jobs(workspace).jobs(kind)] == [resumed.id, lost.id]
+    assert resumed.arguments == {"name": "first", "resume": goes_on}
 
 
 @pytest.mark.usefixtures("idle")
