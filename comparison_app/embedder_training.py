@@ -16,7 +16,8 @@ from data_prep.questions import Evidence, Question
 if TYPE_CHECKING:
     from haystack import Document
 
-    from finetune.embedder import EmbedderPair, EmbedderRecipe, EmbedderRecord, OnStep
+    from finetune.embedder import EmbedderPair, EmbedderRecipe, EmbedderRecord
+    from finetune.embedder_training import OnStep
 
 _LOOKED_AT = 20
 """Retrieved chunks among which hard negatives are looked for."""
@@ -29,6 +30,7 @@ def train_embedder_on_corpus(
     name: str,
     *,
     subset: str | None = None,
+    resume: bool = False,
     on_step: OnStep | None = None,
 ) -> EmbedderRecord:
     """Tune an embedder called `name` in the workspace's `models/`; use it with `embedder = "…/models/NAME"`."""
@@ -40,7 +42,8 @@ def train_embedder_on_corpus(
     source = bundled_folder() if recipe.model == BUNDLED_EMBEDDER else recipe.model
     with only_training(workspace, default_device(), name):
         pairs = embedder_pairs(recipe, corpus, workspace, training_questions(corpus, subset))
-        return train_embedder(recipe, pairs, workspace.path / "models" / name, source=source, on_step=on_step)
+        output = workspace.path / "models" / name
+        return train_embedder(recipe, pairs, output, source=source, resume=resume, on_step=on_step)
 
 
 def embedder_pairs(

@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
+from finetune.checkpoints import begin, last_sealed, latest_checkpoint
+from finetune.embedder_training import OnStep, tune
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.models import quiet_libraries
 from finetune.run_record import FILE_NAME, library_versions
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 LOSSES = ("multiple-negatives", "pairwise-similarity")
 TASK = "embedder"
-OnStep = Callable[[int, int, float], None]
-"""Called with step, steps in all, and the loss."""
+CHANGEABLE = ("name", "description", "model", "max_seconds", "save_every")
+"""What may differ when an interrupted tuning goes on."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class EmbedderRecipe:
     query_prefix: str = ""
     passage_prefix: str = ""
     seed: int = 0
+    save_every: int | None = None
+    """Steps between two checkpoints, from which `--resume` goes on; absent for none."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -86,10 +88,19 @@ class EmbedderRecipe:
             (self.batch_size >= 2, f"batch_size is {self.batch_size}; it must be at least 2"),
             (self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0"),
             (0 <= self.warmup <= 0.9, f"warmup is {self.warmup}; it must be between 0 and 0.9"),
+            (
+                self.save_every is None or self.save_every >= 1,
+                f"save_every is {self.save_every}; it must be at least 1",
+            ),
             (self.max_length >= 16, f"max_length is {self.max_length}; it must be at least 16"),
         ]
         if problems := [message for right, message in checks if not right]:
             raise RecipeError(*problems)
+
+    def course(self) -> dict[str, Any]:
+        """Return what must stay the same over a resume; the model is known by its weights."""
+        held = dataclasses.asdict(self)
+        return {key: value for key, value in held.items() if key not in CHANGEABLE}
 
 
 @dataclass(frozen=True)
@@ -131,34 +142,47 @@ def train_embedder(
     output: Path,
     *,
     source: str | Path | None = None,
+    resume: bool = False,
     on_step: OnStep | None = None,
 ) -> EmbedderRecord:
     """Tune the recipe's model on `pairs` and write it to `output`, a sentence-transformers folder with its record.
 
     `source` is where the model lies, if not under its name. An `output` that is there is replaced once the new model
-    is whole. Raises `TrainingDataError` on fewer than two pairs, or on missing negatives; `TrainingError` where the
-    model cannot be loaded or the loss is no longer a number.
+    is whole. With `resume` an interrupted tuning goes on from its last whole checkpoint, or starts if there is none.
+    Raises `TrainingDataError` on fewer than two pairs, or on missing negatives; `TrainingError` where the model cannot
+    be loaded, the checkpoints are of another tuning, or the loss is no longer a number.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started = datetime.now(UTC)
     rows = _rows(recipe, pairs)
     model = _model(str(source or recipe.model))
     own_length, base = model.max_seq_length, _state_sha256(model)
     model.max_seq_length = min(recipe.max_length, own_length or recipe.max_length)
-    losses, stopped = _run(recipe, model, rows, on_step)
+    data = hashlib.sha256(repr([dataclasses.astuple(pair) for pair in pairs]).encode()).hexdigest()
+    scratch = output.parent / f".{output.name}.training"
+    identity = {"data": data, "base": base, "recipe": recipe.course()}
+    found = latest_checkpoint(scratch, identity) if resume else None
+    if found is None:
+        begin(scratch, identity)
+    try:
+        losses, stopped, seconds = tune(recipe, model, rows, scratch, found=found, on_step=on_step)
+    finally:
+        if last_sealed(scratch) is None:
+            shutil.rmtree(scratch, ignore_errors=True)
     model.max_seq_length = own_length
     record = EmbedderRecord(
         recipe=dataclasses.asdict(recipe),
         base_sha256=base,
-        data_sha256=hashlib.sha256(repr([dataclasses.astuple(pair) for pair in pairs]).encode()).hexdigest(),
+        data_sha256=data,
         trained_ids=tuple(pair.id for pair in pairs),
         started=started.isoformat(),
-        seconds=time.perf_counter() - clock,
+        seconds=round(seconds, 2),
         steps=losses[-1][0] if losses else 0,
         losses=tuple(losses),
         stopped=stopped,
         versions=library_versions(),
     )
     _save(model, record, output)
+    shutil.rmtree(scratch, ignore_errors=True)
     return record
 
 
@@ -197,70 +221,6 @@ def _model(source: str) -> Any:
         return SentenceTransformer(source)
     except (OSError, ValueError) as error:
         raise TrainingError(f"embedder {source!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-def _run(
-    recipe: EmbedderRecipe, model: Any, rows: Dataset, on_step: OnStep | None
-) -> tuple[list[tuple[int, float]], str]:
-    """Train; return (step, loss) of every step, and why it ended."""
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
-    from sentence_transformers.training_args import BatchSamplers
-    from transformers import PrinterCallback, ProgressCallback
-
-    ranking = recipe.loss == "multiple-negatives"
-    loss = losses.MultipleNegativesRankingLoss(model) if ranking else losses.CosineSimilarityLoss(model)
-    steps = max(1, math.ceil(len(rows) / recipe.batch_size)) * recipe.epochs
-    watch = _step_watch(recipe.max_seconds, on_step)
-    with tempfile.TemporaryDirectory(prefix="embedder-") as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=recipe.epochs,
-            per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup_steps=round(recipe.warmup * steps),
-            batch_sampler=BatchSamplers.NO_DUPLICATES if ranking else BatchSamplers.BATCH_SAMPLER,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            seed=recipe.seed,
-            bf16=False,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = SentenceTransformerTrainer(
-            model=model, args=arguments, train_dataset=rows, loss=loss, callbacks=[watch]
-        )
-        for noisy in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(noisy)
-        trainer.train()
-    if watch.losses and not math.isfinite(watch.losses[-1][1]):
-        raise TrainingError(f"the loss is {watch.losses[-1][1]} at step {watch.losses[-1][0]}; lower learning_rate")
-    return watch.losses, "time" if watch.late else "finished"
-
-
-def _step_watch(max_seconds: float | None, on_step: OnStep | None) -> Any:
-    """Return a trainer callback that keeps the losses, tells of them, and stops when the time is up."""
-    from transformers import TrainerCallback
-
-    class StepWatch(TrainerCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.losses: list[tuple[int, float]] = []
-            self.late = False
-            self.started = time.perf_counter()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                self.losses.append((state.global_step, float(logs["loss"])))
-                if on_step:
-                    on_step(state.global_step, state.max_steps, float(logs["loss"]))
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if max_seconds is not None and time.perf_counter() - self.started >= max_seconds:
-                self.late = state.global_step < state.max_steps
-                control.should_training_stop = True
-            return control
-
-    return StepWatch()
 
 
 def _state_sha256(model: Any) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.run_record import RunRecord
     from finetune.training import TrainingStep
 
-FOR_ADAPTERS = ("--launch", "--calibrate", "--resume", "--leave-out-long")
+FOR_ADAPTERS = ("--launch", "--calibrate", "--leave-out-long")
 
 
 def register(subparsers: Any) -> None:
@@ -64,10 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.processes import is_first
 
     workspace = Workspace.resolve(arguments.workspace)
-    other = is_classifier_recipe(arguments.recipe) or is_embedder_recipe(arguments.recipe)
-    given = [name for name in FOR_ADAPTERS if getattr(arguments, name.strip("-").replace("-", "_"))]
-    if other and given:
-        raise ComparisonError(f"{', '.join(given)} is for adapters: leave it out for classifiers and embedders")
+    _refuse_adapters_options(arguments, is_classifier_recipe(arguments.recipe), is_embedder_recipe(arguments.recipe))
     if is_classifier_recipe(arguments.recipe):
         return _train_classifier(arguments, workspace)
     if arguments.data or arguments.onnx:
@@ -89,6 +86,15 @@ def run(arguments: argparse.Namespace) -> int:
         threshold = _calibrate(recipe, corpus, workspace, name) if arguments.calibrate else None
         _report(arguments, name, workspace.adapters / name, record, threshold)
     return 0
+
+
+def _refuse_adapters_options(arguments: argparse.Namespace, classifier: bool, embedder: bool) -> None:
+    """Raise if an option is given that the recipe's kind has not, instead of leaving it aside silently."""
+    given = [name for name in FOR_ADAPTERS if getattr(arguments, name.strip("-").replace("-", "_"))]
+    if (classifier or embedder) and given:
+        raise ComparisonError(f"{', '.join(given)} is for adapters: leave it out for classifiers and embedders")
+    if classifier and arguments.resume:
+        raise ComparisonError("--resume is for adapters and embedders: a classifier trains in one go; leave it out")
 
 
 def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> int:
@@ -225,6 +231,7 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
             workspace,
             name,
             subset=arguments.subset,
+            resume=arguments.resume,
             on_step=lambda step, total, loss: on_step(TrainingStep(step, total, loss, 0.0)),
         )
     path = workspace.path / "models" / name

@@ -103,8 +103,10 @@ def test_what_only_adapters_have_is_refused_for_other_recipes(
 ) -> None:
     """Classifiers and embedders train in one go and in one process: an option for more is not silently left aside."""
     for name in ("classifier", "embedder"):
-        assert cli.main(["train", name, "--resume", "--launch", "--workspace", str(tmp_path)]) == 1
-        assert "--launch, --resume is for adapters: leave it out" in capsys.readouterr().err
+        assert cli.main(["train", name, "--leave-out-long", "--launch", "--workspace", str(tmp_path)]) == 1
+        assert "--launch, --leave-out-long is for adapters: leave it out" in capsys.readouterr().err
+    assert cli.main(["train", "classifier", "--resume", "--workspace", str(tmp_path)]) == 1
+    assert "--resume is for adapters and embedders" in capsys.readouterr().err
 
 
 @pytest.mark.slow

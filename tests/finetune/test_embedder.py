@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from finetune.embedder import (
     load_embedder_recipe,
     train_embedder,
 )
-from finetune.errors import RecipeError, TrainingDataError
+from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.pocket.base import minilm_path
 
 PAIRS = [
@@ -93,6 +96,58 @@ def test_time_ends_a_tuning(tiny: Path, tmp_path: Path) -> None:
     assert record.stopped == "time"
     assert 0 < record.steps < 1000
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from finetune.embedder import train_embedder
+from tests.finetune.test_embedder import PAIRS, resumable
+
+def kill(step, total, loss):
+    if step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_embedder(resumable(), PAIRS, Path(sys.argv[2]), source=sys.argv[1], on_step=kill)
+"""
+
+
+def resumable(**changes: object) -> EmbedderRecipe:
+    """Return a recipe of 12 steps with a checkpoint after every third."""
+    steps = {"negatives": 1, "epochs": 6, "batch_size": 4, "learning_rate": 1e-3, "save_every": 3, "seed": 4}
+    return EmbedderRecipe("tiny", **{**steps, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_killed_tuning_resumes_to_the_same_loss(tiny: Path, tmp_path: Path, repository: Path) -> None:
+    """After SIGKILL at step 7 no model is there; resumed, it ends at the step, losses and weights of an unbroken one.
+
+    A checkpoint of another tuning is refused; a damaged one is passed over.
+    """
+    whole = train_embedder(resumable(), PAIRS, tmp_path / "whole", source=tiny)
+    output = tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tiny), str(output)], cwd=repository, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not output.exists()
+    with pytest.raises(TrainingError, match=r"epochs = 6 \(now 7\).*without --resume"):
+        train_embedder(resumable(epochs=7), PAIRS, output, source=tiny, resume=True)
+    with pytest.raises(TrainingError, match="other data"):
+        train_embedder(resumable(), PAIRS[:-1], output, source=tiny, resume=True)
+    weights = tmp_path / ".killed.training" / "checkpoint-6" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    steps: list[int] = []
+    record = train_embedder(
+        resumable(), PAIRS, output, source=tiny, resume=True, on_step=lambda step, total, loss: steps.append(step)
+    )
+    assert steps[0] == 4
+    assert record.steps == whole.steps == 12
+    assert [step for step, _ in record.losses] == list(range(1, 13))
+    assert [loss for _, loss in record.losses] == pytest.approx([loss for _, loss in whole.losses], abs=1e-3)
+    files = [folder / "model.safetensors" for folder in (tmp_path / "whole", output)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert not list(tmp_path.glob(".*.training"))
 
 
 def test_what_cannot_be_tuned_on_is_said(tmp_path: Path) -> None:
