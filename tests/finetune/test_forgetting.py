@@ -66,7 +66,7 @@ def test_the_run_record_states_the_score_before_and_after(pocket_like: Path, tmp
 @pytest.mark.slow
 def test_the_run_record_says_why_nothing_was_asked(pocket_like: Path, tmp_path: Path) -> None:
     """Without general questions there is no score, and the record says so."""
-    train_adapter(recipe(pocket_like), questions(), tmp_path / "a")
+    train_adapter(recipe(pocket_like, max_steps=1), questions(), tmp_path / "a")
     record = read_run_record(tmp_path / "a")
     assert record.forgetting is None
     assert record.forgetting_unasked == "no general multiple-choice questions were given"
@@ -89,7 +89,7 @@ def test_a_wrong_line_names_file_and_line(tmp_path: Path) -> None:
 def test_asking_before_a_4_bit_training_changes_nothing_in_it(llama: Path, tmp_path: Path) -> None:
     """The losses are those of a training that was asked nothing: no gradient is lost to the layout that answers."""
     checks = [MultipleChoice("How long does the battery last?", ("Under the left seat.", "Twelve hours."), 1)]
-    plan = recipe(llama, quantization="nf4", max_steps=8)
+    plan = recipe(llama, quantization="nf4", max_steps=4)
     asked, unasked = (
         train_adapter(plan, questions(), tmp_path / name, general=general, device="cpu")
         for name, general in (("asked", checks), ("unasked", []))

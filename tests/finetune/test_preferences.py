@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,24 +83,38 @@ def test_the_margin_of_the_trained_pairs_grows(
     assert len(FinetunedAnswerer(model.generator("voted")).answer(["Where is the spare key?"])) == 1
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from finetune.preferences import train_preferences
+from tests.finetune.test_preferences import PAIRS, MIXED, recipe
+
+def kill(step):
+    if step.step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_preferences(recipe(Path(sys.argv[1]), **MIXED), PAIRS, Path(sys.argv[2]), on_step=kill)
+"""
+MIXED = {"losses": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}
+
+
 @pytest.mark.slow
-def test_a_llama_learns_from_its_base_and_an_interrupted_training_goes_on(llama: Path, tmp_path: Path) -> None:
-    """Stopped after a checkpoint, it ends at the same step and loss as undisturbed, and is no adapter until then."""
-    plan = recipe(llama, losses=["sigmoid", "sft"], loss_weights=[1, 0.5])
+def test_a_llama_learns_from_its_base_and_a_killed_training_goes_on(
+    llama: Path, tmp_path: Path, repository: Path
+) -> None:
+    """After SIGKILL it ends at the same step and loss as undisturbed, and is no adapter until then."""
+    plan = recipe(llama, **MIXED)
     whole = train_preferences(plan, PAIRS, tmp_path / "whole")
     assert whole.preferences is not None
     assert whole.preferences["margin_after"] > whole.preferences["margin_before"]
 
-    def interrupt(step: TrainingStep) -> None:
-        if step.step == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_preferences(plan, PAIRS, tmp_path / "half", on_step=interrupt)
+    arguments = [sys.executable, "-c", KILLED, str(llama), str(tmp_path / "half")]
+    done = subprocess.run(arguments, cwd=repository, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (tmp_path / "half").exists()
     with pytest.raises(TrainingError, match=r"dpo.beta = 0.1 .now 0.2.; give it that again"):
         train_preferences(
-            recipe(llama, losses=["sigmoid", "sft"], loss_weights=[1, 0.5], beta=0.2),
+            recipe(llama, **MIXED, beta=0.2),
             PAIRS,
             tmp_path / "half",
             resume=True,
