@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError
+from data_prep.questions import SLICES
 
 UNMEASURED = ("assumed", "none", "prices, at most")
 """Where the plan has an arm's figures from when no run of it tells them."""
@@ -57,12 +59,9 @@ class Estimate:
 
 
 def slice_counts(corpus: Corpus) -> dict[str, int]:
-    """Return how many test questions each slice has."""
-    counts: dict[str, int] = {}
-    for question in corpus.questions("test"):
-        if question.slice is not None:
-            counts[question.slice] = counts.get(question.slice, 0) + 1
-    return counts
+    """Return how many test questions each slice has, the slices in their usual order, those without any left out."""
+    counts = Counter(question.slice for question in corpus.questions("test"))
+    return {name: counts[name] for name in SLICES if counts[name]}
 
 
 def write_experiment(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from comparison_app.arms import calibrated
 from comparison_app.errors import ComparisonError
@@ -202,6 +203,15 @@ def read_document(corpus: Corpus, document: str) -> str:
     if not path.is_file():
         raise ComparisonError(f"corpus {corpus.name} has no document {document!r}")
     return path.read_text(encoding="utf-8")
+
+
+def linked_document(corpus: Corpus, link: str) -> str | None:
+    """Return the id of the document of the same corpus that a document's link leads to; None if it leads elsewhere."""
+    parts = urlsplit(link)
+    name = Path(unquote(parts.path)).name
+    if parts.scheme or parts.netloc or not name.endswith(".md"):
+        return None
+    return name.removesuffix(".md") if _path(corpus, name.removesuffix(".md")).is_file() else None
 
 
 def write_document(corpus: Corpus, document: str, text: str) -> ManifestEntry:

@@ -203,3 +203,15 @@ def corpus_picture(corpus: Corpus, path: str, words_: str = "") -> Picture | Non
     if not inside or file.suffix.lower() not in _TYPES or file.stat().st_size > _LARGEST_PICTURE:
         return None
     return Picture(words_, file)
+
+
+def excerpt(text: str, most: int = 260) -> str:
+    """Return how a passage begins, as running text: without its headings, a table's cells with dots between them."""
+    from rag.extractive import plain_text
+
+    body = re.sub(r"(?m)^#{1,6}[ \t].*$|^\|[ \t:|\-]+\|[ \t]*$", "", text)
+    body = re.sub(r"(?m)^\|(.*)\|[ \t]*$", lambda row: " · ".join(map(str.strip, row[1].split("|"))) + ";", body)
+    said = plain_text(body) or plain_text(text)
+    if len(said) <= most:
+        return said
+    return f"{(said[:most].rsplit(maxsplit=1) or [said])[0][:most]} …"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
+from urllib.parse import urlencode
 
 import streamlit as st
 
 from comparison_app import library as documents
 from comparison_app.jobs import progress
 from comparison_app.library import Reindexing
-from comparison_app.passages import pictures_of
+from comparison_app.passages import excerpt, pictures_of
 from comparison_app.uploads import LARGEST_UPLOAD, Upload
 from comparison_app.web import look, session
 from data_prep.corpus import Corpus, load_corpus
 from data_prep.errors import VersusError
 from data_prep.folders import ScrapeReport
-from rag.extractive import plain_text
 
 TABS = ("Read", "Search", "Add", "Index", "Review")
 
@@ -39,12 +38,17 @@ def read(corpus: Corpus) -> None:
     else:
         copy(corpus)
     with st.container(border=True):
-        look.html(look.document(text, lambda link: _picture(link, corpus)))
+        look.html(look.document(text, lambda link: _picture(link, corpus), lambda link: _page(link, corpus)))
 
 
 def _picture(link: str, corpus: Corpus) -> str | None:
     found = pictures_of(f"![]({link})", corpus)
     return found[0].address if found else None
+
+
+def _page(link: str, corpus: Corpus) -> str | None:
+    name = documents.linked_document(corpus, link)
+    return f"?{urlencode({'corpus': corpus.name, 'document': name})}" if name else None
 
 
 def change(corpus: Corpus, name: str, text: str) -> None:
@@ -108,14 +112,6 @@ def search(corpus: Corpus) -> None:
     ]
     if rows:
         look.table(("document", "fused", "meaning", "words", "section", "passage"), rows, wide=[4, 5])
-
-
-def excerpt(text: str, most: int = 260) -> str:
-    """Return how a passage begins, as running text: without its headings, a table's cells with dots between them."""
-    body = re.sub(r"(?m)^#{1,6}[ \t].*$|^\|[ \t:|\-]+\|[ \t]*$", "", text)
-    body = re.sub(r"(?m)^\|(.*)\|[ \t]*$", lambda row: " · ".join(map(str.strip, row[1].split("|"))) + ";", body)
-    said = plain_text(body) or plain_text(text)
-    return said if len(said) <= most else f"{said[:most].rstrip()} …"
 
 
 def add(corpus: Corpus) -> None:

@@ -317,8 +317,14 @@ def _needed(needed: int | None) -> str:
     return "enough" if needed == 0 else f"about {needed:,}"
 
 
-def document(markdown: str, picture: Callable[[str], str | None]) -> Markup:
-    """Return a document's light markdown as HTML: no HTML of its own, no script, pictures only from `picture`."""
+def document(
+    markdown: str, picture: Callable[[str], str | None], page: Callable[[str], str | None] = lambda link: None
+) -> Markup:
+    """Return a document's light markdown as HTML: no HTML of its own, no script, pictures only from `picture`.
+
+    Links lead to the web, in a tab of their own, or where `page` says that this app shows what they name; the words of
+    others stay words.
+    """
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -330,13 +336,23 @@ def document(markdown: str, picture: Callable[[str], str | None]) -> Markup:
             return str(Markup("<em>[picture: {}]</em>").format(words))
         return str(Markup('<img alt="{}" src="{}">').format(words, address))
 
+    def link(renderer: Any, tokens: Any, place: int, options: Any, env: Any) -> str:
+        address = str(tokens[place].attrGet("href") or "")
+        if re.match(r"(?i)https?://", address):
+            return str(Markup('<a href="{}" target="_blank" rel="noopener noreferrer">').format(address))
+        own = page(address)
+        return "<a>" if own is None else str(Markup('<a href="{}" target="_self">').format(own))
+
     parser.add_render_rule("image", image)
+    parser.add_render_rule("link_open", link)
     return Markup('<div class="v-doc" dir="auto">{}</div>').format(Markup(parser.render(markdown[:400_000])))
 
 
 def _cell(cell: object) -> object:
     if isinstance(cell, float):
         return f"{cell:.3f}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
     return "–" if cell is None else cell
 
 

@@ -132,7 +132,7 @@ def adapters() -> None:
     if not rows:
         look.empty("No adapter yet", "Start a training above; pocket takes a few minutes on two cores.")
         return
-    look.table(("adapter", "base model", "kind", "questions", "steps", "last loss", "time", "made"), rows)
+    look.table(("adapter", "base model", "kind", "questions", "steps", "last loss", "time", "made"), rows, wide=[1, 2])
     name = st.selectbox("Run record of", list(records), index=None, placeholder="choose an adapter")
     if name:
         record = records[name]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from comparison_app.library import copy_corpus, read_document
+from comparison_app.library import copy_corpus, read_document, write_document
+from comparison_app.passages import excerpt
 from comparison_app.votes import FILE_NAME, VoteStore
 from comparison_app.workspace import Workspace
 from data_prep.corpus import load_corpus
@@ -132,6 +133,28 @@ def test_a_document_is_edited_and_deleted_and_the_last_one_stays(workspace: Work
     app.button(key="delete-cleaning").click().run()
     assert not app.exception
     assert "cleaning" not in load_corpus(corpus.path).document_ids()
+
+
+def test_links_of_a_document_lead_to_its_neighbours_or_into_a_tab_of_their_own(workspace: Workspace) -> None:
+    """A page beside it is opened in the app; what is not there, or is no address of the web, is words and no link."""
+    corpus = copy_corpus(workspace.corpus("lamp"), "lamp-links", workspace)
+    write_document(
+        corpus,
+        "links",
+        "# Links\n\nSee [care](../documents/cleaning.md#shade), [web](https://a.example/?x=1&y=2), [none](none.md), "
+        "[up](../../secret.md), [mail](mailto:a@b.example), [js](javascript:alert(1)).\n",
+    )
+    shown = html_of(opened("documents", corpus="lamp-links", document="links"))
+    assert '<a href="?corpus=lamp-links&amp;document=cleaning" target="_self">care</a>' in shown
+    assert '<a href="https://a.example/?x=1&amp;y=2" target="_blank" rel="noopener noreferrer">web</a>' in shown
+    assert "<a>none</a>, <a>up</a>, <a>mail</a>" in shown and shown.count("href=") == 2
+
+
+def test_an_excerpt_ends_with_a_whole_word() -> None:
+    """Short passages stay whole; one without a space is cut where it must be."""
+    assert excerpt("## Head\n\nThe lamp glows.") == "The lamp glows."
+    assert excerpt("The lamp glows amber.", 15) == "The lamp …"
+    assert excerpt("x" * 30, 15) == "x" * 15 + " …"
 
 
 def test_a_corpus_that_ships_is_copied_before_it_is_changed(workspace: Workspace) -> None:

@@ -33,6 +33,10 @@ HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2> [x]
 PICTURE = "![x](https://evil.example/a.png)"
 """Markdown that makes a browser ask another host, wherever it is not taken as text."""
 PAGES = ("", "vote", "chat", "documents", "train", "compare")
+CUT_OFF = """[...document.querySelectorAll('[data-testid=stButtonGroup] *, [data-testid=stBaseButton-tertiary] *')]
+    .filter(item => getComputedStyle(item).overflowX !== 'visible' && item.scrollWidth > item.clientWidth + 1)
+    .map(item => item.innerText)"""
+"""Words of choices and suggestions that are cut off or have to be scrolled to."""
 LONG = 120_000
 """Milliseconds to wait for what takes a second on a quiet machine."""
 
@@ -315,6 +319,7 @@ def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> Non
         phone.locator("h1").wait_for()
         phone.wait_for_timeout(700)
         assert phone.evaluate("document.documentElement.scrollWidth") <= 400, name
+        assert not phone.evaluate(CUT_OFF), name
         colour = phone.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
         assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80, (name, colour)
         keep_picture(phone, f"phone-{name or 'ask'}")
