@@ -42,12 +42,8 @@ def ask(variant: str, adapter: Path, model: str, questions: list[dict[str, Any]]
     from data_prep.questions import Question
 
     asked = [Question(row["id"], row["question"], tuple(row["answers"])) for row in questions]
-    if variant == "unmerged":
-        import finetune.adapters
-
-        finetune.adapters.FOLD_BELOW = 0
     attached = adapter if variant in ("unmerged", "arm") else None
-    figures = measure_answers(model, asked, attached)
+    figures = measure_answers(model, asked, attached, fold=False if variant == "unmerged" else None)
     return {
         "variant": variant,
         "tokens_per_second": round(figures.tokens_per_second, 1),
@@ -71,7 +67,7 @@ def variants(adapter: Path, corpus_name: str | None, count: int, threads: int, f
     asked = [{"id": q.id, "question": q.question, "answers": list(q.answers)} for q in questions]
     base = model_folder(record.base_model)
     merge_adapter(adapter, folder / "merged", dtype=stored_dtype(base))
-    weights = {"merged": (weight_bytes(folder / "merged"), None)}
+    weights: dict[str, tuple[int, int | None]] = {"merged": (weight_bytes(folder / "merged"), None)}
     own = (weight_bytes(base) + weight_bytes(adapter), None)
     weights |= {"unmerged": own, "arm": own}
     for kind in ("int8", "int4"):

@@ -32,16 +32,21 @@ class AnswerFigures:
     tokens_per_second: float
     """Answer tokens a second of wall time."""
     seconds: float
+    memory_bytes: int
+    """Of the weights in memory."""
 
 
-def measure_answers(model: str, questions: Sequence[Question], adapter: Path | None = None) -> AnswerFigures:
+def measure_answers(
+    model: str, questions: Sequence[Question], adapter: Path | None = None, *, fold: bool | None = None
+) -> AnswerFigures:
     """Ask a local model, with an adapter or as it is, and hold the answers against the gold ones.
 
-    `model` is `pocket`, a folder or a cached id. A first batch is asked unmeasured, to have everything loaded.
+    `model` is `pocket`, a folder or a cached id; `fold=False` leaves the adapter beside a small base too. A first batch
+    is asked unmeasured, to have everything loaded.
     """
     from finetune.answering import FinetunedAnswerer, LocalModel
 
-    local = LocalModel(model)
+    local = LocalModel(model, fold=fold)
     if adapter is not None:
         local.add_adapter("measured", adapter)
     answerer = FinetunedAnswerer(local.generator(None if adapter is None else "measured"))
@@ -52,7 +57,7 @@ def measure_answers(model: str, questions: Sequence[Question], adapter: Path | N
     seconds = time.perf_counter() - started
     tokens = sum(int(answer.meta["completion_tokens"] or 0) for answer in answers)
     scores = [token_f1(answer.data, question.answers) for answer, question in zip(answers, questions, strict=True)]
-    return AnswerFigures(len(asked), sum(scores) / len(scores), tokens / seconds, seconds)
+    return AnswerFigures(len(asked), sum(scores) / len(scores), tokens / seconds, seconds, local.memory_bytes)
 
 
 def trained_questions(corpus: Corpus, trained_ids: Sequence[str], count: int) -> list[Question]:

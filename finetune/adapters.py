@@ -135,11 +135,13 @@ class AdapterSwitch:
 
     Adapters of a small unquantised base are folded into copies of the weights that they change, and switching swaps
     those: answers take about two thirds of the time. On a larger base they stay beside it, and PEFT switches them.
+    `fold` says otherwise.
     """
 
-    def __init__(self, base: PreTrainedModel) -> None:
+    def __init__(self, base: PreTrainedModel, *, fold: bool | None = None) -> None:
         size = sum(parameter.numel() for parameter in base.parameters())
-        self._folds = size <= FOLD_BELOW and not getattr(base, "is_quantized", False)
+        small = size <= FOLD_BELOW and not getattr(base, "is_quantized", False)
+        self._folds = small if fold is None else fold
         self._base: Any = base
         self._peft: Any = None
         self._names: list[str] = []
@@ -150,6 +152,11 @@ class AdapterSwitch:
     def names(self) -> tuple[str, ...]:
         """The adapters that were added, in order."""
         return tuple(self._names)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the weights take in memory, those of adapters beside the base included."""
+        return int(self._base.get_memory_footprint())
 
     def add(self, name: str, folder: Path) -> None:
         """Load the adapter in `folder` under `name`. Raises AdapterError if it is damaged or fits another model."""

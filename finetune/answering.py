@@ -39,7 +39,8 @@ class LocalModel:
     """One base model on this machine and its adapters; safe to use from several threads.
 
     `model` is `pocket`, a folder or a cached Hugging Face id; `quantization="nf4"` holds it in 4 bits; `threads` sets
-    torch's threads for the whole process. Construction is light: weights are loaded by `warm_up`, or at first use.
+    torch's threads for the whole process; `fold` says whether adapters are folded into copies of the weights (see
+    `AdapterSwitch`). Construction is light: weights are loaded by `warm_up`, or at first use.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class LocalModel:
         batch_size: int = 16,
         threads: int | None = None,
         dtype: str = "auto",
+        fold: bool | None = None,
     ) -> None:
         self.model = model
+        self.fold = fold
         self.quantization = quantization
         self.device = device
         self.max_new_tokens = max_new_tokens
@@ -91,11 +94,16 @@ class LocalModel:
 
                 torch.set_num_threads(self.threads)
             base = load_base(self.model, quantization=self.quantization, dtype=self.dtype, device=self.device)
-            switch = AdapterSwitch(base)
+            switch = AdapterSwitch(base, fold=self.fold)
             for name, folder in self._folders.items():
                 switch.add(name, folder)
             tokenizer = self._get_tokenizer()
             self._loaded = _Loaded(tokenizer, switch, end_tokens(tokenizer, base))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the weights take in memory, once loaded; 0 before."""
+        return 0 if self._loaded is None else self._loaded.switch.memory_bytes
 
     def add_adapter(self, name: str, path: Path) -> None:
         """Make the adapter in folder `path` available as `name`; the same name and folder again does nothing.

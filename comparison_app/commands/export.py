@@ -48,7 +48,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="merged: weights written (default: as the base's)")
     parser.add_argument("--type", choices=GGUF_TYPES, default="f16", help="gguf, ollama: weights written")
     parser.add_argument(
-        "--questions", type=int, default=32, metavar="N", help="int8, int4: trained questions asked before and after"
+        "--questions",
+        type=int,
+        default=32,
+        metavar="N",
+        help="merged, int8, int4: trained questions asked before and after",
     )
     parser.add_argument("--repo", metavar="OWNER/NAME", help="hub: the repository")
     parser.add_argument("--public", action="store_true", help="hub: a repository that everybody can read")
@@ -92,12 +96,14 @@ def _merged(job: _Job) -> dict[str, Any]:
         f"merged into {report.folder} ({_megabytes(report.size_bytes)}, {report.dtype}); loaded again, its logits "
         f"differ from base and adapter by {report.largest_difference:.1e} of the largest"
     )
+    told, measured = _answers(_figures(job, report.folder, fold=False), memory=True)
     return {
         "path": str(report.folder),
         "dtype": report.dtype,
         "size_bytes": report.size_bytes,
         "largest_difference": report.largest_difference,
-        "said": said,
+        "figures": told,
+        "said": said + measured,
     }
 
 
@@ -112,21 +118,34 @@ def _quantised(job: _Job) -> dict[str, Any]:
         f"{report.kind} in {report.folder}: {_megabytes(report.size_before)} → {_megabytes(report.size_bytes)} on "
         f"disk, {_megabytes(report.memory_before)} → {_megabytes(report.memory_bytes)} in memory"
     )
-    figures = _figures(job, report.folder)
+    told["figures"], measured = _answers(_figures(job, report.folder))
+    return {**told, "said": said + measured}
+
+
+def _answers(
+    figures: tuple[AnswerFigures, AnswerFigures] | None, *, memory: bool = False
+) -> tuple[dict[str, Any] | None, str]:
+    """Return what asking the adapter and what came of it brought, for machines and in words."""
     if figures is None:
-        return {**told, "figures": None, "said": f"{said}; answers not measured (no trained question of the corpus)"}
+        return None, "; answers not measured (no trained question of the corpus)"
     before, after = figures
-    loss = before.token_f1 - after.token_f1
-    told["figures"] = {"before": dataclasses.asdict(before), "after": dataclasses.asdict(after), "f1_lost": loss}
-    said += (
-        f"; {before.tokens_per_second:.0f} → {after.tokens_per_second:.0f} tokens/s; token F1 {before.token_f1:.3f} → "
-        f"{after.token_f1:.3f} on {before.questions} trained questions"
+    told = {
+        "before": dataclasses.asdict(before),
+        "after": dataclasses.asdict(after),
+        "f1_lost": before.token_f1 - after.token_f1,
+    }
+    held = f"; {_megabytes(before.memory_bytes)} → {_megabytes(after.memory_bytes)} in memory" if memory else ""
+    return told, (
+        f"{held}; {before.tokens_per_second:.0f} → {after.tokens_per_second:.0f} tokens/s; token F1 "
+        f"{before.token_f1:.3f} → {after.token_f1:.3f} on {before.questions} trained questions"
     )
-    return {**told, "said": said}
 
 
-def _figures(job: _Job, folder: Path) -> tuple[AnswerFigures, AnswerFigures] | None:
-    """Return how the adapter and its quantised model answer; None where no question can be asked."""
+def _figures(job: _Job, folder: Path, *, fold: bool | None = None) -> tuple[AnswerFigures, AnswerFigures] | None:
+    """Return how the adapter and the model made of it answer; None where no question can be asked.
+
+    `fold=False` asks the adapter beside its base, and not folded into it as arms have a small one.
+    """
     from comparison_app.exporting import measure_answers, trained_questions
     from finetune.run_record import read_run_record
 
@@ -137,7 +156,8 @@ def _figures(job: _Job, folder: Path) -> tuple[AnswerFigures, AnswerFigures] | N
     questions = trained_questions(corpus, record.trained_ids, job.arguments.questions)
     if not questions:
         return None
-    return measure_answers(record.base_model, questions, job.adapter), measure_answers(str(folder), questions)
+    before = measure_answers(record.base_model, questions, job.adapter, fold=fold)
+    return before, measure_answers(str(folder), questions)
 
 
 def _gguf(job: _Job) -> dict[str, Any]:

@@ -31,10 +31,14 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str
 
 @pytest.mark.slow
 def test_the_bundled_adapter_goes_out_in_every_way_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Merged equals base and adapter; int8 is smaller, and its loss of token F1 and its speed are measured."""
+    """Merged equals base and adapter, with both's memory and speed; int8 is smaller, its loss of token F1 measured."""
     workspace = Workspace(tmp_path / "ws")
     place = ("--workspace", workspace.path)
-    merged = _run(capsys, "export", "tern-full", "--to", "merged", *place)
+    merged = _run(capsys, "export", "tern-full", "--to", "merged", "--questions", "4", *place)
+    before, after = (merged["figures"][side] for side in ("before", "after"))  # type: ignore[index]
+    assert before["questions"] == after["questions"] == 4
+    assert before["memory_bytes"] > after["memory_bytes"] > 0, "an adapter beside its base takes more than both in one"
+    assert min(before["tokens_per_second"], after["tokens_per_second"]) > 0
     assert merged["largest_difference"] < 1e-2  # type: ignore[operator]
     assert (workspace.models / "tern-full-merged" / "model.safetensors").is_file()
     small = _run(capsys, "export", "tern-full", "--to", "int8", "--questions", "4", *place)
