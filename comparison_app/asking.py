@@ -61,7 +61,7 @@ class Asking:
     @property
     def done(self) -> bool:
         """Whether nothing more will come."""
-        return all(column.state in ("done", "failed", "stopped") for column in self.columns)
+        return _are_done(self.columns)
 
     def is_asking(self, text: str, arms: Sequence[str], about: str | None) -> bool:
         """Whether just this is being asked at the moment: the second click of a double click asks nothing new."""
@@ -88,14 +88,14 @@ class Asking:
                 self._put(column.arm, state="stopped")
 
     def watch(self, pause: float = 0.1, limit: float = 600.0) -> Iterator[list[Column]]:
-        """Yield the columns whenever they changed, at most every `pause` seconds, until all are done."""
+        """Yield the columns whenever they changed, at most every `pause` seconds; those of the end come last."""
         seen, ends = -1, time.monotonic() + limit
         while time.monotonic() < ends:
             with self._changed:
                 self._changed.wait_for(lambda known=seen: self._version != known, timeout=1.0)  # type: ignore[misc]
-                seen = self._version
-            yield self.columns
-            if self.done:
+                seen, columns = self._version, self.columns
+            yield columns
+            if _are_done(columns):  # not whether all are by now: what came while these were drawn is yet to be seen
                 return
             time.sleep(pause)
 
@@ -136,6 +136,10 @@ class Asking:
             self._columns[arm] = replace(old, state=state, text=said, prediction=prediction, seconds=seconds)
             self._version += 1
             self._changed.notify_all()
+
+
+def _are_done(columns: Sequence[Column]) -> bool:
+    return all(column.state in ("done", "failed", "stopped") for column in columns)
 
 
 class AskingDesk:

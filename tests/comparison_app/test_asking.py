@@ -62,6 +62,19 @@ def test_a_slow_and_a_failing_arm_do_not_hold_up_the_others() -> None:
     assert broken.prediction and "train it" in (broken.prediction.error or "")
 
 
+def test_what_comes_while_the_rest_is_drawn_is_drawn_too() -> None:
+    """However slow who watches is, the last columns that he sees are those of the end."""
+    gate = threading.Event()
+    asking = Asking(Question("q", "Why?"), ("slow",)).start(lambda name: _Arm(name, ["First", " second"], gate))
+    seen = []
+    for columns in asking.watch(pause=0, limit=20):
+        seen.append(columns[0].text)
+        if columns[0].state == "writing" and not gate.is_set():
+            gate.set()  # the arm ends while this is drawn
+            assert asking.wait(20)
+    assert (seen[-1], asking.columns[0].state) == ("First second", "done")
+
+
 def test_stopping_keeps_what_was_said_and_drops_what_comes_later() -> None:
     """After the stop the column is stopped at once; the arm's later words change nothing."""
     gate = threading.Event()
