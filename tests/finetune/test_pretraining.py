@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,7 @@ from finetune.packing import IGNORED
 from finetune.pretraining import (
     Guide,
     PretrainingConfig,
+    Step,
     batch_loss,
     guide_loss,
     learning_rate,
@@ -25,6 +27,9 @@ from finetune.pretraining import (
 from finetune.text_rows import TextRows, bits_per_character, text_batch, write_tokens
 from finetune.tokenizer import train_tokenizer
 from tests.finetune.tiny_models import tiny_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TEXTS = [f"Page {n}: press button {n % 7} and hold it for {n % 5} seconds. The light turns blue." for n in range(40)]
 CONFIG = PretrainingConfig(steps=12, rows=4, row_length=32, learning_rate=3e-3, warmup_steps=2, checkpoint_every=2)
@@ -96,6 +101,30 @@ def test_a_killed_run_ends_as_an_unbroken_one(tokens: tuple[Path, int], tmp_path
     assert resumed.tokens == unbroken.tokens
     assert [step for step, _ in resumed.losses] == list(range(1, 13))
     assert resumed.losses[-1][1] == pytest.approx(unbroken.losses[-1][1], abs=1e-3)
+
+
+def test_dropout_goes_on_where_it_was(tokens: tuple[Path, int], tmp_path: Path) -> None:
+    """A model that trains with random numbers ends, after an interruption, with the loss of an unbroken run."""
+    import torch
+
+    def model() -> PreTrainedModel:
+        made = tiny_decoder()
+        for module in made.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.2
+        torch.manual_seed(1)
+        return made
+
+    def interrupt(step: Step) -> None:
+        if step.step == 7:
+            raise RuntimeError("stopped")
+
+    rows = TextRows(tokens[0], CONFIG, tokens[1])
+    unbroken = pretrain(model(), rows, CONFIG, tmp_path / "unbroken")
+    with pytest.raises(RuntimeError, match="stopped"):
+        pretrain(model(), rows, CONFIG, tmp_path / "broken", on_step=interrupt)
+    resumed = pretrain(model(), rows, CONFIG, tmp_path / "broken")
+    assert resumed.losses[-1][1] == pytest.approx(unbroken.losses[-1][1], abs=1e-5)
 
 
 def test_a_damaged_checkpoint_is_named(tokens: tuple[Path, int], tmp_path: Path) -> None:
