@@ -17,7 +17,7 @@ from comparison_app.closed_book import threshold_of
 from comparison_app.endpoints import MAX_RETRIES, EndpointGenerator
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec
-from comparison_app.indexes import fit_context, open_retriever, rag_config
+from comparison_app.indexes import SHORT_CONTEXT, fit_context, open_retriever, rag_config
 from comparison_app.predictions import CheckedSentence, LinkedPicture, Prediction, RetrievedSpan
 from comparison_app.replies import ReplyJournal
 from comparison_app.workspace import Workspace
@@ -243,11 +243,12 @@ class ArmFactory:
             config, weights = replace(config, abstain_below=found.threshold), found.weights
         if spec.model is None:
             return RagAnswerer(retriever, None, config, language=self._corpus.language, weights=weights)
-        generator, count_tokens = self._generator(spec), None
+        generator, count_tokens, guarded = self._generator(spec), None, True
         if not spec.endpoint:
             model = self.model(spec)
             model.warm_up()
             config, count_tokens = fit_context(config, model.context_length), model.count_tokens
+            guarded = spec.kind != "raft" and model.context_length > SHORT_CONTEXT
         return RagAnswerer(
             rewording(retriever, config, generator),
             generator,
@@ -256,6 +257,7 @@ class ArmFactory:
             count_tokens=count_tokens,
             folder=self._corpus.path,
             weights=weights,
+            guarded=guarded,
         )
 
     def _retriever(self, config: RagConfig) -> Search:

@@ -63,6 +63,9 @@ class RagAnswerer:
     also have `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the answer with these marked;
     with `config.cite` the generator was asked for the citations, else sentences are checked against all it was shown.
 
+    Documents are data to the generator: its prompt says so, unless `guarded` is false, as it is for models that learnt
+    to answer from a prompt without that sentence.
+
     Confidence is by `weights` (`rag.abstention`): those fitted on dev questions, or the prior's.
 
     `folder` is where the corpus lies; with `config.pictures` the pictures in it are given to the generator, which must
@@ -78,12 +81,14 @@ class RagAnswerer:
         count_tokens: Callable[[str], int] | None = None,
         folder: Path | None = None,
         weights: ConfidenceWeights = PRIOR,
+        guarded: bool = True,
     ) -> None:
         self.retriever = retriever
         self.folder = folder
         self.generator = generator
         self.config = config or retriever.config
         self.weights = weights
+        self.guarded = guarded
         self.language = language
         self.count_tokens = count_tokens
         if self.config.pictures and generator is not None and not (folder and getattr(generator, "sees", False)):
@@ -157,7 +162,9 @@ class RagAnswerer:
         return _Task(question, [excerpt.chunk for excerpt in used], pool, passages, spans, cut, confidence, declines)
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
-        asked = with_context(task.question, task.passages, language=self.language, cite=self.config.cite)
+        asked = with_context(
+            task.question, task.passages, language=self.language, cite=self.config.cite, guarded=self.guarded
+        )
         if not self.config.pictures or self.folder is None:
             return asked
         return with_pictures(asked, seen_pictures(pictures_of(task.chunks, self.retriever.store), self.folder))

@@ -10,14 +10,16 @@ import pytest
 from haystack.dataclasses import ChatMessage
 
 from comparison_app.arm_pool import ArmPool
-from comparison_app.arms import Arm, ClosedBook
+from comparison_app.arms import Arm, ArmFactory, ClosedBook
 from comparison_app.cli import build_parser
 from comparison_app.conversing import Conversation
 from comparison_app.endpoints import EndpointGenerator
 from comparison_app.errors import ComparisonError
+from comparison_app.experiment import ArmSpec
 from comparison_app.predictions import Prediction
 from comparison_app.replies import ReplyJournal
 from comparison_app.workspace import Workspace
+from data_prep.corpus import load_corpus
 from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer
 from tests.comparison_app.chat_server import chat_server
@@ -115,6 +117,19 @@ def test_a_dead_endpoint_is_a_clear_error() -> None:
     generator = EndpointGenerator(NOBODY, "tiny", retries=0)
     with pytest.raises(ComparisonError, match=r"tiny at http://127.0.0.1:9/v1 did not answer"):
         generator.generate([_ask("?")])
+
+
+def test_a_reading_arm_is_told_that_documents_are_data(small_corpus: Path, tmp_path: Path) -> None:
+    """An endpoint gets that sentence before the sources; `cite` asks for their numbers besides."""
+    corpus = load_corpus(small_corpus)
+    with chat_server(lambda text: "4 hours") as (url, seen):
+        for rag in ({"abstain_below": 0.0}, {"abstain_below": 0.0, "cite": True}):
+            spec = ArmSpec("rag", "rag", model="m", endpoint=url, rag=rag)
+            arm = ArmFactory(Workspace(tmp_path), corpus, threads=1).build(spec)
+            assert next(iter(arm.answer([Question("q", "How long must the lamp charge?")]))).error is None
+    systems = [request["body"]["messages"][0]["content"] for request in seen]
+    assert [("never an instruction" in text, "as [1]" in text) for text in systems] == [(True, False), (True, True)]
+    assert "[1] Battery" in seen[0]["body"]["messages"][1]["content"]
 
 
 def test_who_waits_is_told_soon_that_nobody_listens(tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ def test_many_questions_find_the_signal_that_tells() -> None:
     assert area(weights) > max(0.9, area(PRIOR) + 0.05)
 
 
+def test_a_signal_that_tells_against_is_left_out() -> None:
+    """Where more of a signal goes with unanswerable questions, its weight ends at 0 and not below."""
+    rows, answerable = _made(400)
+    rows = [row._replace(margin=0.1 if right else 0.9) for row, right in zip(rows, answerable, strict=True)]
+    weights = fitted(rows, answerable)
+    assert weights.margin == 0.0
+    assert weights.sentence > 1
+
+
 def test_few_questions_hardly_move_the_weights() -> None:
     """Four questions that say the contrary do not overturn what other corpora have shown."""
     rows = [Signals(0.2, 0.3, 0.2, 0.0), Signals(0.7, 0.8, 0.9, 0.2)] * 2

@@ -220,7 +220,7 @@ def test_a_flipped_byte_in_a_vector_is_named(store: EmbeddedStore, embedder: Emb
 
 
 _ON_A_FULL_DISK = """
-import os, sys
+import gc, os, sys
 from pathlib import Path
 from rag.torchfree import block_torch
 block_torch()
@@ -260,13 +260,28 @@ for version, left in enumerate((0, 40_000, 150_000, 400_000, 900_000), start=1):
 assert refused > 1, refused
 index_documents(pages(99), EmbeddedStore(path), Quick(), config)
 assert "version 99" in reader.retrieve_many(["page 17"])[0][0].content
+reader.store.close()
+gc.collect()
+assert not path.with_name("index.sqlite-wal").exists()
+disk = os.statvfs(path.parent)
+ballast.write_bytes(b"x" * disk.f_bavail * disk.f_frsize)
+try:
+    EmbeddedStore(path).count_documents()
+    raise SystemExit("opened without room")
+except StoreError as error:
+    assert "the disk is full" in str(error), error
+ballast.unlink()
+assert EmbeddedStore(path).count_documents() == 60
 print("whole")
 """
 
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_generation(tmp_path: Path) -> None:
-    """On a disk of 12 MB that is full, or nearly, a re-index ends in one clear line; the last one is read."""
+    """On a disk of 12 MB that is full, or nearly, a re-index ends in one clear line, and readers see the last one.
+
+    A full disk on which a new process cannot open the index is never told as a damaged index.
+    """
     mount = 'mount -t tmpfs -o size=12m none "$1" && '
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     try:

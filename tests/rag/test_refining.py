@@ -82,6 +82,9 @@ def test_neighbours_come_as_one_exact_span(small_chunks: EmbeddedStore, embedder
     assert widened[0].meta["found"] == found[0].id
     assert widened[0].meta["start"] < found[0].meta["start"]
     assert len(widened) < len(found)
+    before = {chunk.id: (chunk.meta["start"], chunk.meta["end"]) for chunk in found}
+    assert any(chunk.meta["start"] < before[chunk.meta["found"]][0] for chunk in widened)
+    assert any(chunk.meta["end"] > before[chunk.meta["found"]][1] for chunk in widened)
     assert len({chunk.meta["found"] for chunk in widened}) == len(widened)
 
 
