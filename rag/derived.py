@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 _MANIFEST = "manifest.json"
-_FORMAT = 2
+_FORMAT = 3
+"""Of the segments and of the terms in them; those of another format are made anew."""
 _MOST_SEGMENTS = 8
 """Segments beyond which small ones are merged."""
 _MOST_DEAD = 0.3

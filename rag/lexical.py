@@ -50,7 +50,8 @@ STOP_WORDS = {
 _STEMMERS = {"en": "english", "ru": "russian", "de": "german", "fr": "french", "es": "spanish", "it": "italian"}
 _UNITS = (
     "km/h|mph|kph|kwh|mwh|wh|kw|hp|nm|rpm|psi|kpa|bar|mah|ah|mm|cm|km|kg|lbs?|oz|ml|gb|mb|kb|tb|mhz|ghz|hz|ms|mins?|"
-    "hrs?|°c|°f|кг|км/ч|км|мм|см|л|мин|°|%|v|w|a|m|l|g|s|h|c|f|в|вт|г|м|с|ч"
+    "hrs?|°c|°f|кг|км/ч|км|мм|см|л|мл|мин|об/мин|нм|бар|атм|кпа|мпа|квт|мвт|гц|кгц|мгц|ггц|ач|кб|мб|гб|тб|°|%|"
+    "v|w|a|m|l|g|s|h|c|f|в|вт|г|м|с|ч"
 )
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*(?:[^\W\d_]+(?:/[^\W\d_]+)?|[°%][CF]?)?|\w+(?:[-_./'’]\w+)*", re.UNICODE)
 _NUMBER_UNIT = re.compile(rf"(\d+(?:[.,]\d+)*)[ \u00a0]?({_UNITS})(?!\w)", re.IGNORECASE)
