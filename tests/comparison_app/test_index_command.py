@@ -75,7 +75,10 @@ def _reports(stream: Iterator[str]) -> Iterator[dict[str, object]]:
 
 @pytest.mark.slow
 def test_index_watch_follows_the_documents(small_corpus: Path, tmp_path: Path) -> None:
-    """A new document is indexed alone, a deleted one leaves, a broken corpus is waited out; it ends on interrupt."""
+    """A new document is indexed alone, a deleted one leaves, a renamed one keeps its vectors; it ends on interrupt.
+
+    A broken corpus is waited out.
+    """
     command = [
         *VERSUS,
         "index",
@@ -111,12 +114,16 @@ def test_index_watch_follows_the_documents(small_corpus: Path, tmp_path: Path) -
         next(reports)
         extra.unlink()
         last = next(reports)
+        (small_corpus / "documents" / "warranty.md").rename(small_corpus / "documents" / "guarantee.md")
+        renamed = next(reports)
     finally:
         process.send_signal(2)
         assert process.wait(30) == 0
     assert (first["unchanged"], second["added"], second["changed"], second["embedded"]) == (0, 1, 0, 1)
     assert (last["removed"], last["added"], last["embedded"]) == (1, 0, 0)
     assert last["chunks"] == first["chunks"]
+    assert (renamed["added"], renamed["removed"], renamed["embedded"]) == (1, 1, 0)
+    assert renamed["chunks"] == first["chunks"]
 
 
 @pytest.mark.slow
