@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import streamlit as st
 
 from comparison_app.web import gate, look, session
@@ -26,3 +28,9 @@ try:
     page.run()
 except VersusError as error:
     look.mend(error)
+except Exception:  # Streamlit's own words for it speak of its cloud; what leads out of a page is no Exception
+    logging.getLogger("versus").exception("the page %s failed", page.title)
+    look.mend(
+        f"The page {page.title} met a mistake of Versus itself. Nothing that was kept is lost: load the page again, or "
+        "go on with another one. What happened stands where `versus app` was started."
+    )

@@ -6,7 +6,9 @@ A picture of every page is kept in `.artifacts/screenshots`, or in the folder th
 from __future__ import annotations
 
 import io
+import json
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from data_prep.corpus import load_corpus
 from data_prep.drafts import Draft, drafts_path, write_drafts
 from data_prep.questions import Evidence
-from tests.comparison_app.browser import CHROMIUM, DRAWN, keep_picture, running_app, slow_model
+from tests.comparison_app.browser import CHROMIUM, keep_picture, running_app, slow_model
 from tests.small_corpus import write_small_corpus
 
 if TYPE_CHECKING:
@@ -280,15 +282,14 @@ def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -
     _until(page, re.compile("lamp-pocket-live: stopped"))
     page.get_by_text("lamp-pocket-live: stopped").click()
     assert page.get_by_text(re.compile("lamp-pocket-live: ")).count() == 1
-    page.wait_for_function(DRAWN)
     page.get_by_role("button", name="Resume").click()
     _until(page, re.compile(r"Step \d+ of"))
     page.locator(".st-key-stop-training button").click()
     page.get_by_text(re.compile("lamp-pocket-live: stopped")).nth(1).wait_for()
 
 
-def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -> None:
-    """Two arms that quote; the report, the questions and their filters."""
+def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str, workspace: Path) -> None:
+    """Two arms that quote; the report, the questions and their filters, and what changed since an earlier run."""
     page.goto(f"{app}/compare?tab=New%20comparison")
     page.get_by_role("button", name="Start the comparison").wait_for()
     keep_picture(page, "compare-form")
@@ -307,6 +308,20 @@ def test_a_small_comparison_is_run_and_its_report_opened(page: Page, app: str) -
     page.locator("[data-testid=stExpander] summary").first.click()
     _until(page, re.compile("Expected:"))
     keep_picture(page, "questions")
+    run = next((workspace / "runs").glob("lamp-check-*"))
+    _run_that_knew_nothing(run, run.with_name("lamp-before"))
+    page.goto(f"{app}/compare?tab=Against%20another%20run&run={run.name}&against=lamp-before")
+    _until(page, re.compile("paired by question"))
+    changes = page.locator(".v-table").first.inner_text()
+    assert "quotes-2" in changes and re.search(r"\+\d", changes)
+    keep_picture(page, "against")
+
+
+def _run_that_knew_nothing(run: Path, copy: Path) -> None:
+    """Copy a run, with answers that are wrong."""
+    shutil.copytree(run, copy)
+    said = [json.loads(line) | {"answer": "No idea."} for line in (run / "predictions.jsonl").read_text().splitlines()]
+    (copy / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
 
 
 def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -231,3 +232,17 @@ def test_the_whole_app_is_behind_its_password(monkeypatch: pytest.MonkeyPatch) -
     press(app, "Log in")
     assert [title.value for title in app.title] == ["Ask"]
     assert app.text_input(key="question") is not None
+
+
+def test_a_mistake_of_the_apps_own_is_said_without_what_it_was(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """The page says how to go on; what went wrong stands in the log alone."""
+
+    def broken() -> None:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr("comparison_app.web.session.warm_up", lambda: None)
+    monkeypatch.setattr("comparison_app.web.session.pick_corpus", broken)
+    app = opened("app")
+    assert not app.exception
+    assert "The page Ask met a mistake of Versus itself" in app.error[0].value and "secret" not in app.error[0].value
+    assert "a secret" in caplog.text
