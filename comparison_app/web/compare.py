@@ -180,7 +180,7 @@ def against(run: Path, others: list[str]) -> None:
         look.empty("These runs cannot be compared", f"{str(error).capitalize()}.")
         return
     look.html(Markup('<div class="v-note">{}</div>').format(found.outcome))
-    look.table(HEADER, [(look.label(row.arm), *row.in_words[1:]) for row in found.changes])
+    look.table(HEADER, [(look.label(row.arm), *row.in_words[1:]) for row in found.changes], wide=[1])
     st.caption(
         f"Worth in points on the {found.questions:,} questions of both runs: {look.plain(run.name)} (now) minus "
         f"{look.plain(other)} (then), "
