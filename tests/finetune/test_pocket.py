@@ -12,6 +12,7 @@ import pytest
 from comparison_app.cli import main
 from data_prep.conversations import closed_book, is_refusal, with_context
 from finetune.errors import FinetuneError, ModelError
+from finetune.forgetting import MultipleChoice
 from finetune.models import MODELS_VARIABLE, load_base, load_tokenizer
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path
@@ -294,7 +295,9 @@ def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(
     (recipes / "pocket-instruct.toml").write_text(_INSTRUCT, encoding="utf-8")
     _write_shards(data)
     lines: list[str] = []
-    record = make(data, tmp_path / "work", tmp_path / "bundle", lines.append, recipes=recipes)
+    general = [MultipleChoice("Is a lamp round?", ("Yes", "No"), 0)]
+    record = make(data, tmp_path / "work", tmp_path / "bundle", lines.append, recipes=recipes, general=general)
+    assert record["forgetting"]["questions"] == 1
     assert [stage["steps"] for stage in record["stages"]] == [2, 2]
     assert record["tokens_seen"] > 0
     assert "manuals" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
