@@ -133,7 +133,10 @@ def test_a_question_of_a_megabyte_is_answered(store: EmbeddedStore, embedder: Em
 
 
 def test_a_flipped_byte_in_sqlite_is_named_with_its_mend(store: EmbeddedStore) -> None:
-    """Pages of the database that are overwritten end in one clear line, never in a wrong answer or a traceback."""
+    """Pages of the database that are overwritten end in one clear line, never in a wrong answer or a traceback.
+
+    What the line advises, to delete the file and index again, is all that it takes.
+    """
     index_documents(manual_documents(), store, _Quick(), _CONFIG)
     with store.keeping_vectors() as connection:
         assert connection is not None
@@ -145,6 +148,10 @@ def test_a_flipped_byte_in_sqlite_is_named_with_its_mend(store: EmbeddedStore) -
     store.path.write_bytes(bytes(damaged))
     with pytest.raises(StoreError, match="versus index"):
         HybridSearch(EmbeddedStore(store.path), Embedder(), _CONFIG).retrieve_many(["wheel nuts"])
+    store.path.unlink()
+    index_documents(manual_documents(), EmbeddedStore(store.path), _Quick(), _CONFIG)
+    found = HybridSearch(EmbeddedStore(store.path), Embedder(), _CONFIG).retrieve_many(["wheel nuts"])[0]
+    assert found[0].meta["document"] == "tyres"
 
 
 def test_a_flipped_byte_in_a_text_is_never_quoted(store: EmbeddedStore, embedder: Embedder) -> None:
