@@ -77,7 +77,7 @@ def index_path(workspace: Workspace, corpus: Corpus, config: RagConfig) -> Path:
 def _index_key(config: RagConfig) -> str:
     """Return a short hash of what an index is made with: chunking and embedder."""
     made_with = [config.chunk_hash(), config.embedder, config.passage_prefix, config.heading_context]
-    made_with += ["int8"] if config.backend == "openvino-int8" else []
+    made_with += ["exact"] if config.exact_vectors else []
     return hashlib.sha256(repr(tuple(made_with)).encode()).hexdigest()[:8]
 
 

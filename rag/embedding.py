@@ -1,10 +1,8 @@
 """Texts to unit vectors: the bundled MiniLM through OpenVINO (no torch), any sentence-transformers model through torch.
 
-Measured on one core (512 chunks of 120 words, see benchmarks/embedding_speed.py and, for what rounding costs in finding
-the right page, benchmarks/retrieval_quality.py --embedders): torch float32
-12 chunks/s; OpenVINO at the processor's own precision (bfloat16 where it has it) 30, at a least cosine of 0.99996
-to float32 and no loss in nDCG@10; NNCF int8 45, at a loss of 0.25 points. Int8 must be calibrated on each machine
-for one to two minutes before it first answers, so OpenVINO without NNCF is the default.
+The default is int8 by NNCF: the fastest that loses less than half a point of nDCG@10 against float32 (0.13 points on
+tesla-model3; benchmarks/embedding_speed.py and benchmarks/retrieval_quality.py --embedders). It is calibrated on each
+machine, once, in about ten seconds. OpenVINO without NNCF loses nothing and runs at the processor's own precision.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rag.config import BUNDLED_EMBEDDER, RagConfig
 from rag.errors import EmbeddingError
-from rag.openvino_model import converted_model, file_sha256, quiet_openvino
+from rag.openvino_model import INT8, converted_model, file_sha256, quiet_openvino
 from rag.prefixes import prefixes_for
 from rag.remote_embedding import RETRIES, RemoteEngine, is_remote
 
@@ -43,6 +41,8 @@ class _Engine(Protocol):
 
     dimension: int
     weights_sha256: str
+
+    def lengths(self, texts: Sequence[str]) -> list[int]: ...
 
     def encode(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -129,13 +129,13 @@ class Embedder:
     def fingerprint(self) -> str:
         """What an index made with this embedder is tied to: model, weights and passage prefix.
 
-        Of the backends only `openvino-int8` is part of it: the others give the same vectors up to rounding. Loads the
-        model unless it is the bundled one.
+        Of the backends only `openvino-int8` is part of it, with how it rounds: the others give the same vectors. Loads
+        the model unless it is the bundled one.
         """
         weights = _BUNDLED_SHA256 if self.model == BUNDLED_EMBEDDER else self._loaded().weights_sha256
         name = self.model if self.model == BUNDLED_EMBEDDER else Path(self.model).name
         prefix = hashlib.sha256(self.passage_prefix.encode()).hexdigest()[:8] if self.passage_prefix else "none"
-        rounded = ":int8" if self.backend == _INT8 else ""
+        rounded = f":{INT8}" if self.backend == _INT8 else ""
         return f"{name}:{weights[:16]}:prefix-{prefix}{rounded}"
 
     @property
@@ -176,8 +176,9 @@ class Embedder:
         return _TorchEngine(self.model, self.threads)
 
     def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
-        """Embed in batches of like length (least padding), and return the vectors in the order given.
+        """Embed in batches of like length, and return the vectors in the order given.
 
+        By the length in tokens, 5 % of the places of a batch are padding; by characters, 40 % (tables, code, prose).
         Lone surrogates, as a shell's argument of broken UTF-8 holds them, are read as question marks.
         """
         import numpy as np
@@ -185,7 +186,8 @@ class Embedder:
         engine = self._loaded()
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         vectors = np.zeros((len(texts), engine.dimension), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), index))
+        lengths = engine.lengths(texts)
+        order = sorted(range(len(texts)), key=lambda index: (lengths[index], index))
         for first in range(0, len(order), self.batch_size):
             batch = order[first : first + self.batch_size]
             with self._lock:
@@ -205,7 +207,9 @@ def _backend_for(model: str, backend: str) -> str:
     if is_remote(model):
         return "remote"
     if backend == "auto":
-        return "openvino" if model == BUNDLED_EMBEDDER and find_spec("openvino") else "torch"
+        if model != BUNDLED_EMBEDDER or not find_spec("openvino"):
+            return "torch"
+        return _INT8 if find_spec("nncf") else "openvino"
     if backend in ("openvino", _INT8) and model != BUNDLED_EMBEDDER:
         raise EmbeddingError(f"embedder {model!r}: only {BUNDLED_EMBEDDER} runs on OpenVINO; set backend = 'torch'")
     if backend not in ("openvino", _INT8, "torch"):
@@ -223,11 +227,18 @@ class _OpenVinoEngine:
         self._tokenizer = _tokenizer(folder)
         self._compiled = _compile(folder, threads, int8)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text the model reads."""
+        return [sum(encoding.attention_mask) for encoding in self._encodings(texts)]
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        return list(self._tokenizer.encode_batch([text[:20_000] for text in texts]))
+
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of one batch."""
         import numpy as np
 
-        encodings = self._tokenizer.encode_batch([text[:20_000] for text in texts])
+        encodings = self._encodings(texts)
         ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
         mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
         vectors: Vectors = self._compiled([ids, mask])[0]
@@ -265,6 +276,13 @@ class _TorchEngine:
             import torch
 
             torch.set_num_threads(threads)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text the model reads; characters where its tokenizer does not say."""
+        tokenizer = self._model.tokenizer
+        if not callable(tokenizer):  # static word vectors have one that encodes only
+            return [len(text) for text in texts]
+        return [len(ids) for ids in tokenizer(list(texts), truncation=True)["input_ids"]]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of one batch."""

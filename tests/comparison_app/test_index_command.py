@@ -23,13 +23,14 @@ from rag.store import EmbeddedStore
 from tests.comparison_app.command import VERSUS, assert_clear_error, take_interrupts, versus
 
 
-def test_arms_of_rounded_vectors_have_an_index_of_their_own(small_corpus: Path, tmp_path: Path) -> None:
-    """An int8 arm beside the default one asks another index; backends of equal vectors share the one without suffix."""
+def test_arms_of_exact_vectors_have_an_index_of_their_own(small_corpus: Path, tmp_path: Path) -> None:
+    """An unrounded arm beside the default one asks another index; backends of equal vectors share one."""
     workspace, corpus = Workspace(tmp_path), load_corpus(small_corpus)
     paths = {
-        name: index_path(workspace, corpus, RagConfig(backend=name)) for name in ("auto", "torch", "openvino-int8")
+        name: index_path(workspace, corpus, RagConfig(backend=name))
+        for name in ("auto", "openvino-int8", "openvino", "torch")
     }
-    assert paths["auto"] == paths["torch"] != paths["openvino-int8"]
+    assert paths["auto"] == paths["openvino-int8"] != paths["openvino"] == paths["torch"]
     assert paths["auto"].parent.name == corpus.name
 
 

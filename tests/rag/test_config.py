@@ -38,5 +38,5 @@ def test_index_files_of_different_chunks_have_different_names() -> None:
     names = {index_file_name(config) for config in PRESETS.values()}
     assert index_file_name(RagConfig(fusion="rrf", top_k=9)) == index_file_name(RagConfig()) == "index.sqlite"
     assert len(names) == 3
-    rounded = index_file_name(RagConfig(backend="openvino-int8"))
-    assert index_file_name(RagConfig(backend="torch")) == "index.sqlite" != rounded not in names
+    exact = index_file_name(RagConfig(backend="openvino"))
+    assert index_file_name(RagConfig(backend="openvino-int8")) == "index.sqlite" != exact not in names
