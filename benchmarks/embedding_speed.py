@@ -5,9 +5,9 @@
 
 All sides embed the same chunks (real ones; see `made_chunks.py`) with the same model, all-MiniLM-L6-v2, loaded and
 warmed up before, in turns: Haystack's `SentenceTransformersDocumentEmbedder()` with its own defaults, and Versus's
-embedder on torch, on OpenVINO (its default; bfloat16 where the processor has it) and on OpenVINO with int8. Stated is
+embedder on torch, on OpenVINO (bfloat16 where the processor has it) and on OpenVINO with int8, its default. Stated is
 the median of the rounds, and the least cosine to Haystack's vectors. What rounding costs in finding the right page is
-told by `retrieval_quality.py --embedders`. The first use of int8 calibrates for a minute or two, not counted.
+told by `retrieval_quality.py --embedders`. The first use of int8 calibrates for some ten seconds, not counted.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Embed = Callable[[list[str]], NDArray[np.float32]]
 
 BACKENDS = {
     "versus, torch": "torch",
-    "versus, OpenVINO (default)": "openvino",
-    "versus, OpenVINO int8": "openvino-int8",
+    "versus, OpenVINO": "openvino",
+    "versus, OpenVINO int8 (default)": "openvino-int8",
 }
 PEER = "haystack"
 
