@@ -166,6 +166,6 @@ class AskingDesk:
 def check_question(text: str) -> None:
     """Raise `ComparisonError` for a question that no arm could be asked."""
     if not text.strip():
-        raise ComparisonError("the question is empty; type one, or pick a suggestion")
+        raise ComparisonError("the question is empty; type one")
     if len(text) > LONGEST_QUESTION:
         raise ComparisonError(f"the question has {len(text):,} characters; at most {LONGEST_QUESTION:,} can be asked")

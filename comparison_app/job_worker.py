@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison_app.errors import ComparisonError
+from comparison_app.jobs import check_address
 from comparison_app.workspace import Workspace
 from data_prep.atomic import write_text
 from data_prep.errors import VersusError
@@ -98,9 +99,7 @@ def compare(arguments: dict[str, Any], workspace: Workspace, report: Report) -> 
 
 def scrape(arguments: dict[str, Any], workspace: Workspace, report: Report) -> dict[str, Any]:
     """Run `versus scrape` on sources that somebody typed; only addresses of the web are taken."""
-    sources = [str(source).strip() for source in arguments["sources"]]
-    if not sources or not all(source.startswith(("http://", "https://")) for source in sources):
-        raise ComparisonError("give an address that begins with http:// or https://")
+    sources = [check_address(str(source)) for source in arguments["sources"]]
     report({"stage": f"fetching {sources[0]}"})
     command = [
         sys.executable,

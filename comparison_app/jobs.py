@@ -199,6 +199,14 @@ def training_progress(steps: Sequence[Mapping[str, Any]]) -> TrainingProgress | 
     return TrainingProgress(last["step"], last["total"], last["loss"], left)
 
 
+def check_address(text: str) -> str:
+    """Return an address of the web that can be fetched, stripped; raises `ComparisonError`."""
+    address = text.strip()
+    if not re.match(r"https?://[^\s/]", address):
+        raise ComparisonError("give an address that begins with http:// or https://")
+    return address
+
+
 def training_name(text: str) -> str:
     """Return a name that an adapter's or a run's folder can have; raises `ComparisonError`."""
     name = text.strip()

@@ -111,6 +111,7 @@ def start(text: str, arms: list[str], corpus: Corpus, about: str | None) -> Aski
         return None
     st.query_params.update(q=text, arms=",".join(arms), a=asking.id)
     st.session_state["linked"] = text
+    st.session_state["shown"] = asking.id
     remember(asking)
     return asking
 
@@ -178,11 +179,23 @@ def _again(key: str) -> None:
     )
 
 
+def _show_what_was_asked(asking: Asking) -> None:
+    """Let question, arms and listing be those of the answers shown, where the browser went back or on to others."""
+    before, st.session_state["shown"] = st.session_state.get("shown"), asking.id
+    if before == asking.id:
+        return
+    st.session_state["question"] = asking.question.question
+    if before is not None:
+        st.session_state["arms_again"] = asking.arms
+        st.session_state[f"about-{asking.corpus}"] = asking.question.about
+
+
 def answered(corpus: Corpus) -> Asking | None:
     """Return the asking of the address; one that is gone, or was asked of another corpus, leaves the address."""
     asking = session.desk().find(st.query_params.get("a", ""))
     if asking is not None and asking.corpus == corpus.name:
         remember(asking)
+        _show_what_was_asked(asking)
         return asking
     st.query_params.pop("a", None)
     return None
@@ -209,13 +222,13 @@ def main() -> None:
     where, which = st.columns([1, 3])
     with where:
         corpus = session.pick_corpus()
+    asking = answered(corpus)
     with which:
         arms = choose_arms(corpus)
     about = choose_listing(corpus)
     if len(arms) > MOST_ARMS:
         st.warning(f"At most {MOST_ARMS} arms stand side by side; the first {MOST_ARMS} are asked.")
         arms = arms[:MOST_ARMS]
-    asking = answered(corpus)
     text = ask_bar(corpus, about)
     if text is not None and not (asking is not None and asking.is_asking(text, arms, about)):
         asking = start(text, arms, corpus, about)

@@ -213,7 +213,7 @@ def main() -> None:
     tab = st.segmented_control(
         "Show", TABS, default=wanted if wanted in TABS else usual, required=True, key=f"tab-{wanted}"
     )
-    st.query_params["tab"] = str(tab)
+    session.note("tab", str(tab), usual)
     if tab == TABS[3]:
         start_form()
         return
@@ -224,8 +224,10 @@ def main() -> None:
         )
         return
     given = st.query_params.get("run")
+    if given is not None and given not in runs:
+        st.warning(look.plain(f"There is no finished run {given[:80]} here (any more); this is the latest."))
     name = st.selectbox("Run", runs, index=runs.index(given) if given in runs else 0, key=f"run-{given}")
-    st.query_params["run"] = name
+    session.note("run", name, None if st.query_params else runs[0])  # who opens the page alone sees the latest
     run = session.workspace().runs / name
     if tab == TABS[1]:
         browse(run)

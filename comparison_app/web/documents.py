@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from comparison_app import library as documents
-from comparison_app.jobs import progress
+from comparison_app.jobs import check_address, progress
 from comparison_app.library import Reindexing
 from comparison_app.passages import excerpt, pictures_of
 from comparison_app.uploads import LARGEST_UPLOAD, Upload
@@ -31,7 +31,7 @@ def read(corpus: Corpus) -> None:
         format_func=lambda item: f"{titles[item]}  ·  {item}",
         help="Type to search by title or id.",
     )
-    st.query_params["document"] = name
+    session.note("document", name, ids[0])
     text = documents.read_document(corpus, name)
     if documents.is_editable(corpus):
         change(corpus, name, text)
@@ -127,21 +127,37 @@ def add(corpus: Corpus) -> None:
             f"Documents or a zip of them, {LARGEST_UPLOAD / 1e6:.0f} MB at most", accept_multiple_files=True
         )
         if st.form_submit_button("Add the files", type="primary"):
-            with st.spinner("Reading the files …"):
-                report = session.library().add(into, [Upload(file.name, file.getvalue()) for file in given])
-            st.session_state["taken_in"] = (into, report)
-            session.known_corpora.clear()
+            _take_in(into, [Upload(file.name, file.getvalue()) for file in given])
     with site, st.form("scrape"):
         st.subheader("A site", anchor=False)
         address = st.text_input("Address", placeholder="https://…")
         st.caption("Its pages are fetched within the address given, as robots.txt allows.")
         if st.form_submit_button("Fetch the pages"):
-            name = documents.check_name(into)
-            session.jobs().start("scrape", f"{address} into {name}", {"sources": [address], "into": name})
+            _fetch(address, into)
     if "taken_in" in st.session_state:
         name, report = st.session_state["taken_in"]
         taken(name, report)
     scrapes()
+
+
+def _take_in(into: str, files: list[Upload]) -> None:
+    """Take files in; what is wrong with them stands in the form."""
+    try:
+        with st.spinner("Reading the files …"):
+            st.session_state["taken_in"] = (into, session.library().add(into, files))
+    except VersusError as error:
+        look.mend(error)
+    session.known_corpora.clear()
+
+
+def _fetch(address: str, into: str) -> None:
+    """Start fetching a site; what is wrong with the address or the name stands in the form."""
+    try:
+        sources = [check_address(address)]
+        name = documents.check_name(into)
+        session.jobs().start("scrape", f"{sources[0]} into {name}", {"sources": sources, "into": name})
+    except VersusError as error:
+        look.mend(error)
 
 
 def taken(name: str, report: ScrapeReport) -> None:
@@ -224,7 +240,7 @@ def main() -> None:
         corpus = session.pick_corpus()
     wanted = st.query_params.get("tab")
     tab = what.segmented_control("Show", TABS, default=wanted if wanted in TABS else TABS[0], required=True)
-    st.query_params["tab"] = str(tab)
+    session.note("tab", str(tab), TABS[0])
     try:
         {"Read": read, "Search": search, "Add": add, "Index": index, "Review": review}[str(tab)](corpus)
     except VersusError as error:

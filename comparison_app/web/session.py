@@ -133,6 +133,16 @@ def known_corpora(path: str) -> dict[str, str]:
     return {item.name: str(item.path) for item in library().corpora()}
 
 
+def note(name: str, value: str, usual: str | None) -> None:
+    """Note a choice in the address, unless it is the usual one and the address is silent about it.
+
+    Each change of the address is a step for the browser's back button: a page that only opens must not make one, or
+    nobody could go back past it.
+    """
+    if st.query_params.get(name, usual) != value:
+        st.query_params[name] = value
+
+
 def pick_corpus() -> Corpus:
     """Show the choice of corpus, kept in the address, and return the corpus chosen."""
     own = workspace().corpus(default_corpus())
@@ -142,11 +152,12 @@ def pick_corpus() -> Corpus:
         known_corpora.clear()
         known.update(known_corpora(str(workspace().path)))
     names = sorted(known, key=lambda name: (name != own.name, name))
+    if wanted not in known and "corpus" in st.query_params:
+        st.warning(look.plain(f"There is no corpus {wanted[:80]} here (any more); this is {own.name}."))
     place = names.index(wanted) if wanted in names else 0
     chosen = st.selectbox("Corpus", names, index=place, key=f"corpus-{'/'.join(names)}-{wanted}")
     st.session_state["corpus_name"] = chosen
-    if chosen != st.query_params.get("corpus", own.name):
-        st.query_params["corpus"] = chosen
+    note("corpus", chosen, own.name)
     return workspace().corpus(known[chosen])
 
 

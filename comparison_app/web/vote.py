@@ -143,7 +143,7 @@ def main() -> None:
     tabs = ("Vote", "Leaderboard")
     wanted = st.query_params.get("tab")
     tab = what.segmented_control("Show", tabs, default=wanted if wanted in tabs else tabs[0], required=True)
-    st.query_params["tab"] = str(tab)
+    session.note("tab", str(tab), tabs[0])
     if tab == "Leaderboard":
         board(corpus)
     else:

@@ -135,6 +135,42 @@ def test_a_document_is_edited_and_deleted_and_the_last_one_stays(workspace: Work
     assert "cleaning" not in load_corpus(corpus.path).document_ids()
 
 
+@pytest.mark.parametrize("page", ["ask", "vote", "chat", "documents", "train", "compare"])
+def test_a_page_that_only_opens_leaves_its_address_alone(page: str) -> None:
+    """A change would be one more step for the back button, and nobody could go back past it."""
+    app = opened(page)
+    assert not app.exception and not app.query_params
+    assert not app.run().query_params
+
+
+def test_the_question_of_the_answers_shown_stands_in_its_line_after_going_back(said: list[dict[str, Any]]) -> None:
+    """Question and arms follow the address; what is typed and asked next stays."""
+    app = opened("ask", arms="one", q="What glows?")
+    first = dict(app.query_params)
+    app.button_group[0].set_value(["one", "two"])
+    app.text_input(key="question").set_value("What charges?")
+    press(app, "Ask")
+    assert app.text_input(key="question").value == "What charges?"
+    for name, value in first.items():
+        app.query_params[name] = value
+    app.run()
+    assert app.text_input(key="question").value == "What glows?" and app.button_group[0].value == ["one"]
+    assert html_of(app).count("<article") == 1
+    app.text_input(key="question").set_value("What next?")
+    press(app, "Ask")
+    assert app.text_input(key="question").value == "What next?" and html_of(app).count("<article") == 1
+
+
+def test_a_mistake_in_one_form_leaves_the_other_there(workspace: Workspace) -> None:
+    """No file, and no address: each is said in its form, before anything is started."""
+    app = press(opened("documents", tab="Add"), "Add the files")
+    assert "no file was given" in app.error[0].value
+    labelled(app.text_input, "Address").set_value("ftp://example.com/x")
+    press(app, "Fetch the pages")
+    assert "begins with http" in app.error[0].value and "Add the files" in {button.label for button in app.button}
+    assert not (workspace.path / "jobs").exists()
+
+
 def test_links_of_a_document_lead_to_its_neighbours_or_into_a_tab_of_their_own(workspace: Workspace) -> None:
     """A page beside it is opened in the app; what is not there, or is no address of the web, is words and no link."""
     corpus = copy_corpus(workspace.corpus("lamp"), "lamp-links", workspace)

@@ -125,6 +125,7 @@ def test_adapters_stand_there_with_their_run_records(workspace: Workspace) -> No
     app = opened("train")
     assert not app.exception
     shown = html_of(app)
+    shown = shown.replace(" class=wide", "")
     assert "<td>mine</td><td>pocket</td><td>closed book</td><td>2</td><td>40</td><td>0.250</td><td>60 s</td>" in shown
     assert "<td>read</td><td>pocket</td><td>with context</td>" in shown
     assert "torn" in app.warning[0].value and "<td>torn</td>" not in shown
@@ -154,6 +155,16 @@ def test_a_comparison_is_put_together_and_started(workspace: Workspace) -> None:
     assert [arm.name for arm in experiment.arms] == ["rag-extractive", "base"]
     assert dict(experiment.sample) == {"trained": 2, "unanswerable": 2}
     assert job.title.startswith("small-") and job.title in "".join(item.value for item in app.markdown)
+
+
+def test_an_address_of_what_is_gone_says_so(workspace: Workspace) -> None:
+    """Neither another corpus nor another run is shown as if it were the one asked for."""
+    _finished_run(workspace, "done")
+    app = opened("compare", tab="Questions", run="gone-run", corpus="lamp")
+    assert "no finished run gone-run" in app.warning[0].value.replace("\\", "") and app.selectbox[0].value == "done"
+    app = opened("documents", corpus="gone")
+    assert "There is no corpus gone here" in app.warning[0].value and app.selectbox[0].value == "lamp"
+    assert not opened("documents", corpus="lamp").warning
 
 
 def _finished_run(workspace: Workspace, name: str) -> None:
