@@ -35,7 +35,7 @@ def opened(page: str, **query: str) -> Any:
     path = str(WEB / f"{page}.py")
     whole = page == "app"
     script = _AS_THE_APP_DOES.format(page=path)
-    app = AppTest.from_file(path, default_timeout=120) if whole else AppTest.from_string(script, default_timeout=120)
+    app = AppTest.from_file(path, default_timeout=300) if whole else AppTest.from_string(script, default_timeout=120)
     for name, value in query.items():
         app.query_params[name] = value
     return app.run()

@@ -46,7 +46,7 @@ def environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def _open(page: str, **query: str):  # type: ignore[no-untyped-def]
     from streamlit.testing.v1 import AppTest
 
-    app = AppTest.from_file(str(WEB / f"{page}.py"), default_timeout=120)
+    app = AppTest.from_file(str(WEB / f"{page}.py"), default_timeout=300)
     for name, value in query.items():
         app.query_params[name] = value
     return app.run()
