@@ -14,7 +14,6 @@ from comparison_app.console import console, print_json, print_table, progress_ba
 from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.launching import add_launch_options, launch
-from comparison_app.preparing import general_checks
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Pretrain, and say what it brought."""
+    from comparison_app.preparing import general_checks
     from finetune.continual import has_checkpoint
     from finetune.models import default_device
     from finetune.pocket.pretrain import staged_recipe
@@ -157,6 +157,7 @@ def _pretrained(
 
 def _run_stages(arguments: argparse.Namespace, recipe: Path) -> int:
     """Run a recipe of stages, such as pocket's own, on the folder of its shards."""
+    from comparison_app.preparing import general_checks
     from finetune.models import default_device
     from finetune.pocket.pretrain import pretrain_stages
     from finetune.trainer import TrainingStep
