@@ -61,10 +61,10 @@ class RagAnswerer:
     `seconds_retrieval`, `seconds`, `pictures` (of the retrieved sections, each with `document`, `start`, `path`,
     `title`), and `sentences`: of each sentence of the answer whether and by which span it is carried. Written answers
     also have `citations`, `unknown_citations`, the `unsupported` sentences and `marked`, the answer with these marked;
-    with `config.cite` the generator was asked for the citations, else sentences are checked against all it was shown.
+    a sentence is checked against what it cites, and one that cites nothing against all that the generator was shown.
 
-    Documents are data to the generator: its prompt says so, unless `guarded` is false, as it is for models that learnt
-    to answer from a prompt without that sentence.
+    Documents are data to the generator: its prompt says so and asks for citations, unless `guarded` is false, as it is
+    for models that learnt to answer from a prompt without these sentences. `config.cite` decides for itself if set.
 
     Confidence is by `weights` (`rag.abstention`): those fitted on dev questions, or the prior's.
 
@@ -89,6 +89,7 @@ class RagAnswerer:
         self.config = config or retriever.config
         self.weights = weights
         self.guarded = guarded
+        self._cite = guarded if self.config.cite is None else self.config.cite
         self.language = language
         self.count_tokens = count_tokens
         if self.config.pictures and generator is not None and not (folder and getattr(generator, "sees", False)):
@@ -163,7 +164,7 @@ class RagAnswerer:
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
         asked = with_context(
-            task.question, task.passages, language=self.language, cite=self.config.cite, guarded=self.guarded
+            task.question, task.passages, language=self.language, cite=self._cite, guarded=self.guarded
         )
         if not self.config.pictures or self.folder is None:
             return asked

@@ -82,8 +82,9 @@ class RagConfig:
     None: whole chunks. For generators that read little (extractive context compression, arXiv 2310.04408)."""
     abstain_below: float | None = None
     """Retrieval confidence in [0, 1] under which the answer is to decline; None: never decline."""
-    cite: bool = False
-    """Whether the generator is asked for bracketed source numbers, and these are checked."""
+    cite: bool | None = None
+    """Whether the generator is asked for bracketed source numbers, which are then checked; None: where it can give
+    them, which models of short contexts and those that learnt a prompt without (RAFT) cannot."""
     reranker: str | None = None
     """What orders the candidates anew: `sentences` (best sentence by the embedder, no other model), or a cross-encoder,
     as a local folder or Hugging Face id; None: fusion's order stays."""
@@ -186,6 +187,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "bool": (bool,),
+    "bool | None": (bool, type(None)),
     "int | None": (int, type(None)),
     "float | None": (int, float, type(None)),
 }

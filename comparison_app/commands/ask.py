@@ -45,7 +45,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--quantization", choices=["nf4"], help="load the base model in 4 bits")
     parser.add_argument("--endpoint", metavar="URL", help="ask --model at an OpenAI-compatible endpoint instead")
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
-    parser.add_argument("--cite", action="store_true", help="ask the models that read for the numbers of their sources")
+    parser.add_argument(
+        "--cite",
+        action=argparse.BooleanOptionalAction,
+        help="ask the models that read for the numbers of their sources; default: those that can give them",
+    )
     parser.add_argument("--about", metavar="DOCUMENT", help="ask of this one document only")
 
 
@@ -108,7 +112,7 @@ def _spec(kind: str, arguments: argparse.Namespace, workspace: Workspace, corpus
         quantization=arguments.quantization,
         endpoint=endpoint,
         api_key_env=arguments.api_key_env if endpoint else None,
-        rag={"cite": True} if arguments.cite and kind not in CLOSED_BOOK else {},
+        rag={} if arguments.cite is None or kind in CLOSED_BOOK else {"cite": arguments.cite},
     )
 
 

@@ -120,10 +120,10 @@ def test_a_dead_endpoint_is_a_clear_error() -> None:
 
 
 def test_a_reading_arm_is_told_that_documents_are_data(small_corpus: Path, tmp_path: Path) -> None:
-    """An endpoint gets that sentence before the sources; `cite` asks for their numbers besides."""
+    """An endpoint gets that sentence before the sources, and is asked for their numbers unless `cite` is false."""
     corpus = load_corpus(small_corpus)
     with chat_server(lambda text: "4 hours") as (url, seen):
-        for rag in ({"abstain_below": 0.0}, {"abstain_below": 0.0, "cite": True}):
+        for rag in ({"abstain_below": 0.0, "cite": False}, {"abstain_below": 0.0}):
             spec = ArmSpec("rag", "rag", model="m", endpoint=url, rag=rag)
             arm = ArmFactory(Workspace(tmp_path), corpus, threads=1).build(spec)
             assert next(iter(arm.answer([Question("q", "How long must the lamp charge?")]))).error is None
