@@ -118,6 +118,8 @@ def board(corpus: Corpus) -> None:
         "application/jsonl",
         icon=":material/download:",
         on_click="ignore",
+        disabled=not pairs,
+        help="What `versus prefer --data FILE` trains on: votes that prefer one of two different answers.",
     )
     recent = [
         (

@@ -279,10 +279,14 @@ def test_votes_are_ranked_and_exported_by_corpus_unless_all_are_asked_for(worksp
         app = _open("vote", tab="Leaderboard")
         assert "1. RAG" in html_of(app) and "kettle" not in html_of(app)
         assert "(2)" in app.get("download_button")[0].label
+        assert not app.get("download_button")[0].disabled
         app.toggle(key="all").set_value(True).run()
         assert not app.exception
         assert "1. Base model" in html_of(app) and "<td>kettle</td>" in html_of(app)
         assert "(5)" in app.get("download_button")[0].label
+        store.add(Vote("q9", ("rag", "base"), "tie", answers=("yes", "no"), corpus="lamp-tied", id="c9"))
+        copy_corpus(workspace.corpus("lamp"), "lamp-tied", workspace)
+        assert _open("vote", tab="Leaderboard", corpus="lamp-tied").get("download_button")[0].disabled
         copy_corpus(workspace.corpus("lamp"), "lamp-voteless", workspace)
         assert "No votes on lamp-voteless yet" in html_of(_open("vote", tab="Leaderboard", corpus="lamp-voteless"))
     finally:
