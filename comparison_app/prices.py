@@ -13,6 +13,7 @@ In an experiment it is a table `[prices]`, or the path of a TOML file of the sam
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,14 @@ def _amount(value: object, place: str) -> list[str]:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
         return []
     return [f"{place} must be a number of at least 0, not {value!r}"]
+
+
+def money_in_words(money: float | None) -> str:
+    """Write an amount of 0 or more with cents, or, below 1, with two telling digits and no exponent."""
+    if money is None:
+        return "–"
+    digits = 2 if money == 0 or money >= 1 else 1 - math.floor(math.log10(money))
+    return f"{money:.{digits}f}"
 
 
 def charge_in_words(cost: float | None, spec: ArmSpec, currency: str) -> str:

@@ -14,6 +14,7 @@ from comparison_app.experiment import OVERALL, ArmSpec
 from comparison_app.metrics.abstention import count_refusals
 from comparison_app.metrics.scoring import ABSTENTION
 from comparison_app.power import can_decide
+from comparison_app.prices import money_in_words
 from comparison_app.statistics import (
     FEWEST_CLUSTERS,
     PairedDifference,
@@ -336,12 +337,8 @@ def _price(cost: Mapping[str, Any] | None) -> str:
     """Write what a thousand answers cost, and what it costs to set the arm up."""
     if cost is None:
         return ""
-    text = f", {_amount(1000 * cost['per_question'])} {cost['currency']} a thousand answers"
-    return text + (f" after {_amount(cost['setup'])} {cost['currency']} to set it up" if cost["setup"] else "")
-
-
-def _amount(money: float) -> str:
-    return f"{money:.2f}" if money >= 1 or money == 0 else f"{money:.2g}"
+    text = f", {money_in_words(1000 * cost['per_question'])} {cost['currency']} a thousand answers"
+    return text + (f" after {money_in_words(cost['setup'])} {cost['currency']} to set it up" if cost["setup"] else "")
 
 
 def _freshness(arm: ArmSpec, cost: Mapping[str, Any] | None = None) -> str:

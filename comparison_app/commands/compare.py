@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
 from comparison_app.console import console, error_console, print_json, print_table
+from comparison_app.prices import money_in_words
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -129,13 +130,12 @@ def _plan(
     )
     _show_trainings(plan)
     header = ["arm", "time", plan.currency, "from"]
-    arms = [[row.arm, _time(row.seconds), _money(row.cost), row.source] for row in plan.arms]
+    arms = [[row.arm, _time(row.seconds), money_in_words(row.cost), row.source] for row in plan.arms]
     if any(spec.retrieves for spec in experiment.arms):
         money = None if plan.indexing is None else plan.indexing * experiment.machine_price / 3600
-        arms.append(
-            ["indexing, at most", _time(plan.indexing), _money(money), "last build" if plan.indexing else "none"]
-        )
-    print_table("", header, [*arms, ["together", _time(plan.seconds), _money(plan.cost), ""]])
+        source = "last build" if plan.indexing else "none"
+        arms.append(["indexing, at most", _time(plan.indexing), money_in_words(money), source])
+    print_table("", header, [*arms, ["together", _time(plan.seconds), money_in_words(plan.cost), ""]])
     if plan.unknown:
         unknown = ", ".join(plan.unknown)
         console().print(f"Not known yet, and not in the sum: {unknown}. A run of a few questions tells.", markup=False)
@@ -152,7 +152,7 @@ def _show_trainings(plan: Plan) -> None:
         return
     rows = [
         [item.adapter, item.recipe, item.questions, "will be trained" if item.needed else "there already",
-         _time(item.seconds), _money(item.cost), item.source]
+         _time(item.seconds), money_in_words(item.cost), item.source]
         for item in plan.trainings
     ]  # fmt: skip
     print_table("", ["adapter", "recipe", "questions", "", "time", plan.currency, "from"], rows)
@@ -174,10 +174,6 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _money(cost: float | None) -> str:
-    return "–" if cost is None else f"{cost:.2g}"
 
 
 def _run_name(workspace: Workspace, experiment: str, *, resume: bool) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from comparison_app.experiment import OVERALL
 from comparison_app.judging.prompts import CRITERIA
+from comparison_app.prices import money_in_words
 from comparison_app.verdict import SLICE_WORDS
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["signed"] = signed_points
-    environment.filters["money"] = lambda value: f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
+    environment.filters["money"] = money_in_words
     text = resources.files("comparison_app.report").joinpath("judge.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 

@@ -8,6 +8,7 @@ from typing import Any
 from comparison_app.evaluation import Evaluation
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.scoring import ABSTENTION
+from comparison_app.prices import money_in_words
 from comparison_app.provenance import flat_rows
 from comparison_app.report.abstention import abstention_markdown, without_curves
 from comparison_app.report.directions import directions_markdown
@@ -113,10 +114,12 @@ def _costs(summary: Mapping[str, Any]) -> str:
         seconds, cost = found["latency"], found["cost"]
         times = [_two(seconds.get(key)) for key in ("p50", "p95", "alone_p50", "alone_p95", "first_token_p50")]
         fresh = cost["hundred_documents"]
-        money = [_two(cost["setup"]), _two(1000 * cost["per_question"])]
-        right = None if cost["per_correct"] is None else 1000 * cost["per_correct"]
-        learnt = "–" if fresh is None else f"{_two(fresh['cost'])} ({fresh['how']}, {_two(fresh['seconds'])} s)"
-        rows.append([arm, *times, *money, _two(right), learnt, str(found["errors"])])
+        money = [money_in_words(cost["setup"]), money_in_words(1000 * cost["per_question"])]
+        right = money_in_words(None if cost["per_correct"] is None else 1000 * cost["per_correct"])
+        learnt = "–"
+        if fresh is not None:
+            learnt = f"{money_in_words(fresh['cost'])} ({fresh['how']}, {_two(fresh['seconds'])} s)"
+        rows.append([arm, *times, *money, right, learnt, str(found["errors"])])
     currency = next((found["cost"]["currency"] for found in summary["arms"].values()), "")
     money = ["to set up", "1,000 answers", "1,000 right", "100 new documents"]
     header = [

@@ -16,6 +16,7 @@ from comparison_app.evaluation import Evaluation, Pair, cluster_of
 from comparison_app.experiment import OVERALL
 from comparison_app.metrics.abstention import Refusals, count_refusals
 from comparison_app.metrics.scoring import ABSTENTION, RETRIEVAL_METRICS
+from comparison_app.prices import money_in_words
 from comparison_app.provenance import flat_rows
 from comparison_app.report.abstention import declining, without_curves
 from comparison_app.report.charts import Dot, Spot, difference_bar, dot_chart, scatter
@@ -100,7 +101,7 @@ def _template() -> Template:
     environment.filters["points"] = lambda share: "–" if share is None else f"{100 * share:.0f}"
     environment.filters["signed"] = signed
     environment.filters["seconds"] = _seconds
-    environment.filters["money"] = _money
+    environment.filters["money"] = money_in_words
     environment.filters["p"] = lambda value: f"{value:.3f}" if value >= 0.001 else "< 0.001"
     return environment.from_string(_file("template.html"))
 
@@ -116,13 +117,6 @@ def _seconds(value: float | None) -> str:
     if value >= 90:
         return f"{value / 60:.1f} min"
     return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s"
-
-
-def _money(value: float | None) -> str:
-    """Write an amount with two telling digits."""
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
 def _overview(evaluation: Evaluation, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 from comparison_app.costs import ArmCost, SetupTimes, arm_cost, break_even, break_evens, learning
 from comparison_app.experiment import ArmSpec
 from comparison_app.predictions import Prediction
+from comparison_app.prices import money_in_words
 from comparison_app.verdict import recommendation, standings
 from tests.comparison_app.test_summary import PREDICTIONS, _evaluate
 
@@ -75,7 +76,7 @@ def test_the_recommendation_tells_cost_and_freshness() -> None:
         for arm in ("base", "finetuned", "rag", "finetuned-rag", "raft", "rag-extractive")
     }
     text = recommendation(_evaluate(PREDICTIONS), arms)
-    assert "0.5 EUR a thousand answers after 2.50 EUR to set it up" in text
+    assert "0.50 EUR a thousand answers after 2.50 EUR to set it up" in text
     assert "by re-indexing, without training (8 documents took 0.84 s)" in text
     assert "EUR" not in recommendation(_evaluate(PREDICTIONS))
     trained = dict.fromkeys(("paraphrase", "trained-page", "unseen-page", "new-document", "unanswerable"), 0.0)
@@ -92,3 +93,9 @@ def test_the_recommendation_tells_what_one_user_waits() -> None:
     assert "(a right refusal earns 100) in 0.27 s;" in recommendation(run, timed)
     untimed = {best: {"cost": None, "latency": {"p50": 0.04, "p95": 0.06, "alone_p50": None}}}
     assert re.search(r"earns 100\) in [\d.]+ s in batches;", recommendation(run, untimed))
+
+
+def test_amounts_are_written_without_exponents() -> None:
+    """Cents from one on, two telling digits below, a dash for what is not known."""
+    written = {0: "0.00", 1234.5: "1234.50", 0.45: "0.45", 0.00045: "0.00045", 0.000075: "0.000075", None: "–"}
+    assert {money: money_in_words(money) for money in written} == written
