@@ -66,12 +66,20 @@ def keep_picture(page: Page, name: str) -> None:
         page.set_viewport_size(window)
 
 
-@contextmanager
-def running_app(workspace: Path, log: Path, *options: str, path: str = "") -> Iterator[str]:
-    """Run `versus app` over a workspace on a free port; yields its address. `path`: the base path among `options`."""
+def free_port() -> int:
+    """Return a port on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running_app(workspace: Path, log: Path, *options: str, path: str = "", port: int = 0) -> Iterator[str]:
+    """Run `versus app` over a workspace; yields its address.
+
+    `path`: the base path among `options`. `port`: where it listens; 0: on a free one.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", "comparison_app.cli", "app", "--workspace", str(workspace), "--no-browser"]
     command += ["--port", str(port), "--host", "127.0.0.1", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
