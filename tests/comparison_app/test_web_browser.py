@@ -331,7 +331,7 @@ def test_every_page_fits_a_phone_and_the_dark(browser: Browser, app: str) -> Non
     phone = visitor.new_page()
     for name in PAGES:
         phone.goto(f"{app}/{name}")
-        phone.locator("h1").wait_for()
+        phone.locator("h1").first.wait_for()
         phone.wait_for_timeout(700)
         assert phone.evaluate("document.documentElement.scrollWidth") <= 400, name
         assert not phone.evaluate(CUT_OFF), name
