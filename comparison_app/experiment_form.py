@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,22 @@ class Estimate:
     assumed: tuple[str, ...] = ()
     at_most: bool = False
 
-    @property
-    def in_words(self) -> str:
-        """The estimate as a line to read."""
+    def in_words(self, label: Callable[[str], str] = str) -> str:
+        """Return the estimate as a line to read, each arm by what `label` makes of its name."""
+
+        def named(arms: Sequence[str]) -> str:
+            return ", ".join(map(label, arms))
+
         told = f"{self.questions} questions to {self.arms} arms: {self.questions * self.arms} answers"
         if len(self.untimed) < self.arms:
             told += f"; about {self.seconds:.0f} s"
-            told += f" (assumed for {', '.join(self.assumed)})" if self.assumed else " by earlier runs"
-            told += f", without {', '.join(self.untimed)}: not run here yet" if self.untimed else ""
+            told += f" (assumed for {named(self.assumed)})" if self.assumed else " by earlier runs"
+            told += f", without {named(self.untimed)}: not run here yet" if self.untimed else ""
         else:
             told += "; how long they take is not known yet, nothing like it was run here"
         if len(self.unpriced) < self.arms:
             told += f"; {'at most' if self.at_most else 'about'} {self.cost:.4f} {self.currency}"
-            told += f", without {', '.join(self.unpriced)}" if self.unpriced else ""
+            told += f", without {named(self.unpriced)}" if self.unpriced else ""
         return f"{told}."
 
 

@@ -50,7 +50,7 @@ def start_form() -> None:
     expected = estimate(
         session.workspace(), [specs[arm] for arm in arms], sum(sample.values()), session.pool().currency
     )
-    st.caption(look.plain(expected.in_words))
+    st.caption(look.plain(expected.in_words(look.label)))
     if st.button("Start the comparison", type="primary", icon=":material/play_arrow:"):
         path = write_experiment(session.workspace(), name, corpus, [specs[arm] for arm in arms], sample)
         launch({"experiment": str(path.resolve()), "name": session.workspace().new_run_name(path.stem)})

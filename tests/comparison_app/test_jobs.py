@@ -174,10 +174,11 @@ def test_an_estimate_without_runs_is_by_prices_and_with_them_by_what_was_measure
     assert (first.assumed, first.untimed, first.unpriced, first.at_most) == (("quotes",), ("remote",), (), True)
     quoting = 10 * ASSUMED_SECONDS["rag-extractive"]
     assert first.cost == pytest.approx(10 * (84 * 1.0 + 100 * 10.0) / 1e6 + quoting * 0.10 / 3600)
-    assert f"about {quoting:.0f} s (assumed for quotes), without remote: not run here yet" in first.in_words
-    assert first.in_words.endswith("; at most 0.0109 EUR.")
+    assert f"about {quoting:.0f} s (assumed for quotes), without remote: not run here yet" in first.in_words()
+    assert first.in_words().endswith("; at most 0.0109 EUR.")
+    assert "(assumed for QUOTES), without REMOTE" in first.in_words(str.upper)
     alone = estimate(workspace, [replace(remote, input_price=None, output_price=None)], 10)
-    assert alone.in_words.endswith("how long they take is not known yet, nothing like it was run here.")
+    assert alone.in_words().endswith("how long they take is not known yet, nothing like it was run here.")
     told = {"model": None, "generator": quotes.generator, "latency": {"p50": 0.5, "p95": 1.0}}
     other = {"model": "m", "generator": remote.generator, "latency": {"p50": 2.0, "p95": 3.0}}
     priced = {"cost": {"per_question": 0.002, "currency": "EUR"}, "tokens": {"prompt": 400, "completion": 40}}
@@ -189,7 +190,7 @@ def test_an_estimate_without_runs_is_by_prices_and_with_them_by_what_was_measure
     then = estimate(workspace, [quotes, remote], 10, "EUR")
     assert (then.seconds, then.untimed, then.unpriced, then.at_most) == (25.0, (), (), False)
     assert then.cost == pytest.approx(10 * (100 * 1.0 + 10 * 10.0) / 1e6 + 5 * 0.10 / 3600)
-    assert then.in_words == "10 questions to 2 arms: 20 answers; about 25 s by earlier runs; about 0.0021 EUR."
+    assert then.in_words() == "10 questions to 2 arms: 20 answers; about 25 s by earlier runs; about 0.0021 EUR."
 
 
 def test_how_far_a_training_is_and_how_long_it_still_takes(tmp_path: Path) -> None:
