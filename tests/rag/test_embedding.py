@@ -122,3 +122,21 @@ def test_a_process_that_serves_many_sets_the_threads_of_its_embedders(monkeypatc
     for given, told, threads in (("1", None, 1), ("1", 3, 3), ("many", None, None), ("0", None, None)):
         monkeypatch.setenv(THREADS, given)
         assert Embedder(threads=told).threads == threads
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_shapes_of_batches() -> None:
+    """Texts of ever other lengths in batches of ever other sizes take no more memory once some hundred came."""
+    script = (
+        "import random; from rag.embedding import Embedder\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 // 2**20\n"
+        "embedder, drawn, sizes = Embedder(threads=1), random.Random(0), []\n"
+        "for _ in range(3):\n"
+        "    for _ in range(60):\n"
+        "        texts = ['word ' * drawn.randint(3, 90) for _ in range(drawn.randint(1, 10))]\n"
+        "        embedder.embed_documents(texts)\n"
+        "    sizes.append(resident())\n"
+        "print(sizes[2] - sizes[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 60
