@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_bytes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -49,7 +50,7 @@ def ask(variant: str, adapter: Path, model: str, questions: list[dict[str, Any]]
         "tokens_per_second": round(figures.tokens_per_second, 1),
         "seconds_per_answer": round(figures.seconds / figures.questions, 4),
         "token_f1": round(figures.token_f1, 4),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": round(peak_bytes() / 2**20),
     }
 
 

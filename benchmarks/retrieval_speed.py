@@ -38,6 +38,7 @@ from numpy.typing import NDArray  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from made_chunks import Pool, chunk_pool, made_blocks, question  # noqa: E402
+from peak_memory import peak_bytes  # noqa: E402
 
 from rag.config import RagConfig  # noqa: E402
 from rag.derived import load_snapshot, update_derived  # noqa: E402
@@ -163,13 +164,7 @@ def timed(ask: Ask, numbers: list[int]) -> dict[str, float]:
 def answering(path: Path, numbers: list[int]) -> dict[str, float]:
     """Open the index at `path`, ask, and return the figures of `timed` and this process's highest memory."""
     found = timed(versus_side(EmbeddedStore(path), Embedder(threads=1), RagConfig(top_k=10)), numbers)
-    return {**found, "peak_rss_gb": _peak_gigabytes()}
-
-
-def _peak_gigabytes() -> float:
-    """Return the most memory that this process held: /proc's, since getrusage counts what it was forked from."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+    return {**found, "peak_rss_gb": peak_bytes() / 2**30}
 
 
 def in_new_process(path: Path, numbers: list[int]) -> dict[str, float]:
