@@ -91,6 +91,7 @@ CHANGEABLE = (
     "checkpoint_every",
     "rows_at_once",
     "gradient_checkpointing",
+    "workers",
     "learning_rate",
 )
 """Keys of `[pretraining]` that may change while a run is interrupted; the rate, as a run that broke needs a lower."""

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,12 +20,25 @@ from finetune.errors import FinetuneError, RecipeError
 from finetune.interrupts import between_steps
 from finetune.master_weights import MasterWeights
 from finetune.packing import IGNORED, PackedBatch
+from finetune.prefetching import batches_of
 from finetune.pretraining_state import CHECKPOINT, Progress, restore, save
 from finetune.processes import is_first, of_first, place, process_count, summed
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+NOT_NEGATIVE = (
+    "warmup_steps",
+    "max_seconds",
+    "threads",
+    "guide_weight",
+    "weight_decay",
+    "rows_at_once",
+    "workers",
+)
+"""Fields of `PretrainingConfig`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,8 @@ class PretrainingConfig:
     warmup_steps: linear rise · final_share: of the peak, where the cosine ends · clip: largest gradient norm ·
     max_seconds: stop early and decay to the end in time (0: no limit) · threads: of torch (0: torch's own choice) ·
     guide_weight: of the attention guide's loss · seed: of everything random · rows_at_once: rows of one pass through
-    the model, less memory for the same step (0: all) · gradient_checkpointing: compute activations twice, less memory.
+    the model, less memory for the same step (0: all) · gradient_checkpointing: compute activations twice, less memory ·
+    workers: processes that make batches ahead, for a device that would wait for them (0: made in between).
     """
 
     steps: int = 1000
@@ -55,6 +69,7 @@ class PretrainingConfig:
     seed: int = 0
     rows_at_once: int = 0
     gradient_checkpointing: bool = False
+    workers: int = 0
 
     def __post_init__(self) -> None:
         wrong = [
@@ -62,11 +77,7 @@ class PretrainingConfig:
             for name in ("steps", "rows", "row_length", "evaluate_every", "checkpoint_every")
             if getattr(self, name) < 1
         ]
-        wrong += [
-            f"{name} must not be negative"
-            for name in ("warmup_steps", "max_seconds", "threads", "guide_weight", "weight_decay", "rows_at_once")
-            if getattr(self, name) < 0
-        ]
+        wrong += [f"{name} must not be negative" for name in NOT_NEGATIVE if getattr(self, name) < 0]
         if self.learning_rate <= 0 or self.clip <= 0:
             wrong.append("learning_rate and clip must be above 0")
         if not 0 <= self.final_share <= 1:
@@ -99,8 +110,9 @@ class TrainingBatch:
     guides: tuple[Guide, ...] = ()
 
     def on(self, device: torch.device) -> TrainingBatch:
-        """Return the batch with its rows on `device`; guides stay where they are."""
-        return replace(self, packed=self.packed.on(device), weights=self.weights.to(device))
+        """Return the batch on `device`."""
+        guides = tuple(Guide(each.heads, each.first.to(device), each.last.to(device)) for each in self.guides)
+        return TrainingBatch(self.packed.on(device), self.weights.to(device), guides)
 
     def parts(self, rows: int) -> list[TrainingBatch]:
         """Return the batch in parts of at most `rows` rows; whole for 0. Raises FinetuneError if it has guides."""
@@ -222,9 +234,9 @@ def guide_loss(attentions: Sequence[torch.Tensor], guide: Guide) -> torch.Tensor
 
     rows, places = torch.nonzero(guide.first >= 0, as_tuple=True)
     if rows.numel() == 0:
-        return torch.zeros(())
+        return torch.zeros((), device=guide.first.device)
     given = torch.stack([attentions[layer][rows, head, places] for layer, head in guide.heads]).float()
-    columns = torch.arange(given.shape[-1])
+    columns = torch.arange(given.shape[-1], device=given.device)
     inside = (columns >= guide.first[rows, places][:, None]) & (columns <= guide.last[rows, places][:, None])
     return -(given * inside).sum(-1).clamp_min(1e-4).log().mean()
 
@@ -257,8 +269,9 @@ def pretrain(
     started = time.monotonic() - progress.seconds
     model.train()
     with between_steps() as interrupted:
-        while progress.step < config.steps and not _out_of_time(config, progress):
-            batch = batches(progress.step)
+        for batch in batches_of(batches, range(progress.step, config.steps), config.workers):
+            if _out_of_time(config, progress):
+                break
             loss = _gradients(model, batch, config, auxiliary)
             optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
             progress.step += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.adapters import new_folder
 from finetune.errors import ModelError, TrainingError
 from finetune.models import base_fingerprint, model_folder, quiet_libraries
+from finetune.pocket.base import load_decoder_of, minilm_path
 from finetune.run_record import RunRecord, library_versions, write_run_record
 from finetune.tokenizer import open_tokenizer
 from finetune.vocabulary_swap import kept_specials, swap_tokenizer, token_pieces
@@ -31,15 +33,19 @@ def swap_model(
     initialisation: str = "mean",
     seed: int = 0,
     as_decoder: bool = False,
+    layers: Sequence[int] = (),
 ) -> RunRecord:
     """Write the model `base` with the vocabulary of `tokenizer` (a folder, or a model's name) to `output`.
 
-    With `as_decoder` a BERT encoder becomes a causal model (`BertGenerationDecoder`). Raises ModelError.
+    With `as_decoder` a BERT encoder becomes a causal model (`BertGenerationDecoder`), of its `layers` alone if these
+    are given (see `load_decoder_of`). Raises ModelError.
     """
+    if layers and not as_decoder:
+        raise ModelError("layers can be chosen only of an encoder that becomes a decoder: add --as-decoder")
     started, clock = datetime.now(UTC), monotonic()
     folder = _folder(base)
     new, old = open_tokenizer(tokenizer), open_tokenizer(str(folder))
-    model = load_whole(folder, as_decoder=as_decoder)
+    model = load_decoder_of(folder, layers) if as_decoder else load_whole(folder)
     kept = kept_specials(old, new)
     pieces = token_pieces(old, new, kept)
     figures = {
@@ -51,7 +57,12 @@ def swap_model(
     }
     swap_tokenizer(model, old, new, initialisation=initialisation, seed=seed)
     figures["parameters"] = sum(weight.numel() for weight in model.parameters())
-    choices = {"tokenizer": tokenizer, "initialisation": initialisation, "as_decoder": as_decoder}
+    choices = {
+        "tokenizer": tokenizer,
+        "initialisation": initialisation,
+        "as_decoder": as_decoder,
+        "layers": list(layers),
+    }
     record = RunRecord(
         recipe={"name": "tokenizer swap", **choices},
         base_model=base,
@@ -85,15 +96,11 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reco
         raise TrainingError(f"cannot write the model to {output}: {error.strerror or error}") from error
 
 
-def load_whole(folder: Path, *, as_decoder: bool = False) -> PreTrainedModel:
+def load_whole(folder: Path) -> PreTrainedModel:
     """Load a model with the head that it was saved with: causal, masked, or none."""
     quiet_libraries()
     import transformers
 
-    from finetune.pocket.base import load_decoder_of
-
-    if as_decoder:
-        return load_decoder_of(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     architecture = next(iter(config.get("architectures") or ()), "")
     kind: Any = transformers.AutoModelForCausalLM
@@ -115,8 +122,4 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _folder(base: str) -> Path:
     """Return the folder of a model, the bundled encoder included."""
-    if base != MINILM:
-        return model_folder(base)
-    from finetune.pocket.base import minilm_path
-
-    return minilm_path()
+    return minilm_path() if base == MINILM else model_folder(base)

@@ -65,6 +65,9 @@ def _register_swap(actions: Any) -> None:
     parser.add_argument(
         "--as-decoder", action="store_true", help="make a BERT encoder a causal model, as pocket was made"
     )
+    parser.add_argument(
+        "--layers", type=_layers, default=(), help="of the encoder, from 0 (0,2,4,5; one may stand twice); else all"
+    )
 
 
 def _register_fertility(actions: Any) -> None:
@@ -113,6 +116,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _layers(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between. Raises ArgumentTypeError."""
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layers such as 0,2,4,5") from None
+
+
 def _with_shares(given: list[str], share: float) -> tuple[list[str], list[float]]:
     """Return the paths of `PATH[=SHARE]` and their shares, `share` where none is given."""
     pairs = []
@@ -138,6 +149,7 @@ def run_swap(arguments: argparse.Namespace) -> int:
         initialisation=arguments.initialisation,
         seed=arguments.seed,
         as_decoder=arguments.as_decoder,
+        layers=arguments.layers,
     )
     figures = record.figures
     if arguments.json:

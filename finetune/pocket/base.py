@@ -8,6 +8,7 @@ given a mask that lets every token see every other.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,12 @@ def load_minilm_decoder() -> BertGenerationDecoder:
     return load_decoder_of(minilm_path())
 
 
-def load_decoder_of(folder: Path) -> BertGenerationDecoder:
+def load_decoder_of(folder: Path, layers: Sequence[int] = ()) -> BertGenerationDecoder:
     """Load the BERT encoder in `folder` as a `BertGenerationDecoder` with tied embeddings and no dropout.
 
-    Raises ModelError if it is another architecture.
+    layers: the encoder's layers to take, from 0, in their order; one may be taken twice, which makes the model deeper
+    (none given: all of them). They are noted in the configuration as `encoder_layers`. Raises ModelError if it is
+    another architecture, or has no such layers.
     """
     from transformers import AutoModel, BertGenerationConfig, BertGenerationDecoder
 
@@ -55,10 +58,15 @@ def load_decoder_of(folder: Path) -> BertGenerationDecoder:
     source = encoder.config
     if source.model_type != "bert":
         raise ModelError(f"{folder}: only a BERT encoder can be loaded as a decoder, and this is {source.model_type}")
+    layers = tuple(layers) or tuple(range(source.num_hidden_layers))
+    if list(layers) != sorted(layers) or not 0 <= layers[0] <= layers[-1] < source.num_hidden_layers:
+        raise ModelError(
+            f"{folder} has layers 0 to {source.num_hidden_layers - 1}: take of these, in rising order, not {layers}"
+        )
     config = BertGenerationConfig(
         vocab_size=source.vocab_size,
         hidden_size=source.hidden_size,
-        num_hidden_layers=source.num_hidden_layers,
+        num_hidden_layers=len(layers),
         num_attention_heads=source.num_attention_heads,
         intermediate_size=source.intermediate_size,
         hidden_act=source.hidden_act,
@@ -72,8 +80,10 @@ def load_decoder_of(folder: Path) -> BertGenerationDecoder:
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=source.pad_token_id,
+        encoder_layers=list(layers),
     )
     decoder = BertGenerationDecoder(config)
+    encoder.encoder.layer = type(encoder.encoder.layer)(encoder.encoder.layer[layer] for layer in layers)
     _copy_weights(encoder, decoder)
     return decoder
 

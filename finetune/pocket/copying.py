@@ -101,12 +101,13 @@ class IdentityLoss:
 
         table = model.get_input_embeddings().weight.detach()
         table = torch.nn.functional.normalize(table.float() - table.float().mean(0), dim=1).to(model.dtype)
-        chosen = (torch.rand(packed.input_ids.shape) < self.share) & (packed.segments > 0)
+        drawn = torch.rand(packed.input_ids.shape).to(packed.input_ids.device)
+        chosen = (drawn < self.share) & (packed.segments > 0)
         labels = packed.input_ids[chosen]
         losses = []
         for layer, (centre, to_embedding) in self.maps.items():
-            states = hidden_states[layer][chosen] - centre.to(model.dtype)
-            logits = (states @ to_embedding.to(model.dtype)) @ table.T
+            states = hidden_states[layer][chosen] - centre.to(table)
+            logits = (states @ to_embedding.to(table)) @ table.T
             losses.append(torch.nn.functional.cross_entropy(self.sharpness * logits.float(), labels))
         return self.weight * torch.stack(losses).mean()
 

@@ -47,7 +47,7 @@ def replies(
     texts = [tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
     for start in range(0, len(texts), batch_size):
         ids = [i[-room:] for i in tokenizer(texts[start : start + batch_size], add_special_tokens=False)["input_ids"]]
-        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left")
+        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left").to(model.device)
         with torch.no_grad():
             made = model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=new_tokens,

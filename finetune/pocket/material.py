@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.pocket.copying import IdentityLoss, identity_loss
+from finetune.pocket.heads import READ_LAYERS, encoder_layers, place_of
 from finetune.pocket.instruct import LEVELS, Example, examples, read_examples, write_examples
 from finetune.pocket.neighbours import Neighbours, find_neighbours, read_neighbours, write_neighbours
 from finetune.pocket.text import SHARDS, VALIDATION, read_pages
@@ -54,11 +55,11 @@ def make_tokenizer(data: Path, work: Path, settings: dict[str, Any]) -> Path:
     return folder
 
 
-def make_base(work: Path, tokenizer: Path) -> Path:
-    """Load MiniLM as a decoder, swap its vocabulary and save it to `work`; return the folder."""
+def make_base(work: Path, tokenizer: Path, layers: Sequence[int] = ()) -> Path:
+    """Load MiniLM, or these layers of it, as a decoder, swap its vocabulary, save it to `work`; return the folder."""
     folder = work / "base"
     if not (folder / "model.safetensors").is_file():
-        swap_model(MINILM, str(tokenizer), folder, as_decoder=True)
+        swap_model(MINILM, str(tokenizer), folder, as_decoder=True, layers=layers)
     return folder
 
 
@@ -84,7 +85,8 @@ def fit_identity(material: Material) -> IdentityLoss:
     from transformers import AutoModelForCausalLM
 
     fresh = AutoModelForCausalLM.from_pretrained(material.base, dtype=torch.bfloat16, local_files_only=True).eval()
-    return identity_loss(fresh, sample_ids(material.text, 200))
+    watched = {place_of(layer, encoder_layers(fresh.config)) for layer in READ_LAYERS}
+    return identity_loss(fresh, sample_ids(material.text, 200), sorted(watched))
 
 
 def make_text(data: Path, work: Path, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from finetune.checkpoints import IDENTITY, begin, require_same
 from finetune.config import RECIPES, read_tables
 from finetune.errors import RecipeError, TrainingDataError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
-from finetune.models import base_fingerprint, model_folder, quiet_libraries
+from finetune.models import base_fingerprint, default_device, model_folder, quiet_libraries
 from finetune.pocket.material import Material, gather, read_settings
 from finetune.pocket.stages import Stage, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION
@@ -110,7 +110,7 @@ def _record(
         data_sha256=hashlib.sha256(json.dumps(hashes).encode()).hexdigest(),
         trained_ids=(),
         seed=stages[0].config.seed,
-        device="cpu",
+        device=default_device(),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=float(sum(course["seconds"] for course in courses)),
@@ -138,7 +138,7 @@ def _load(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
-    return model.eval()
+    return model.eval().to(default_device())
 
 
 def _bits(model: PreTrainedModel, material: Material) -> dict[str, float]:

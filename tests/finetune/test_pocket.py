@@ -17,6 +17,7 @@ from finetune.models import MODELS_VARIABLE, load_base, load_tokenizer
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path
 from finetune.pocket.evaluation import replies, token_f1
+from finetune.pocket.heads import GUIDED_HEADS, guided_heads
 from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
 from finetune.pocket.lessons import lesson
 from finetune.pocket.lexicon import base_form
@@ -360,8 +361,18 @@ def test_a_base_of_another_shape_is_refused(tmp_path: Path) -> None:
     """Stages that teach MiniLM's heads say so before they train anything else."""
     stage = load_stages(RECIPES / "pocket-pretrain.toml")[0]
     material = Material(None, tmp_path, {}, (), {}, tmp_path, None)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"bert-generation', 2, 4.*--as-decoder"):
+    with pytest.raises(ModelError, match=r"bert-generation', 4.*--as-decoder"):
         run_stages([stage], save_pocket_like(tmp_path / "tiny"), material, tmp_path)
+
+
+def test_taught_heads_follow_their_layers() -> None:
+    """In a deeper or shallower decoder the heads taught are those of the same, or the nearest, layer of MiniLM."""
+    assert guided_heads(range(6)) == GUIDED_HEADS
+    deeper, shallower = guided_heads((0, 1, 2, 3, 3, 4, 4, 5)), guided_heads((0, 2, 4, 5))
+    assert deeper["question"] == ((4, 1), (4, 2), (4, 9))
+    assert deeper["opening"] == tuple((7, head) for head in range(6))
+    assert shallower["sentence"] == ((1, 4), (1, 8))
+    assert shallower["evidence"] == ((2, 1), (2, 2), (2, 5))
 
 
 def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:

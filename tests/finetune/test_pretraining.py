@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,26 @@ def test_loss_falls(tokens: tuple[Path, int], tmp_path: Path) -> None:
     assert result.losses[-1][1] < result.losses[0][1] - 0.5
 
 
+def test_batches_made_ahead_are_the_same(tokens: tuple[Path, int], tmp_path: Path) -> None:
+    """Worker processes change nothing but the time, also for a run that goes on from a checkpoint."""
+    rows = TextRows(tokens[0], CONFIG, tokens[1])
+    alone = pretrain(tiny_decoder(), rows, CONFIG, tmp_path / "alone")
+    ahead = replace(CONFIG, workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny_decoder(), rows, ahead, tmp_path / "ahead", on_step=_interrupt_at_five)
+    resumed = pretrain(tiny_decoder(), rows, ahead, tmp_path / "ahead")
+    assert resumed.losses == alone.losses
+    assert resumed.tokens == alone.tokens
+
+
+def _interrupt_at_five(step: Step) -> None:
+    """Send Ctrl-C to all processes of the group, as a terminal does, after the fifth step."""
+    if step.step == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGINT)
+
+
 def test_documents_are_kept_apart(tokens: tuple[Path, int]) -> None:
     """In a row of documents end to end, positions restart, and no document's first token is predicted."""
     import torch
@@ -71,6 +93,7 @@ def test_every_row_comes_once_an_epoch(tokens: tuple[Path, int]) -> None:
 
 _SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from finetune.pretraining import PretrainingConfig, pretrain
 from finetune.text_rows import TextRows

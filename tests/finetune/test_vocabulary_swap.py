@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def bert(vocabulary: int, kind: str) -> Any:
 
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=vocabulary, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        vocab_size=vocabulary, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
     return getattr(transformers, kind)(config).eval()
 
@@ -171,6 +172,30 @@ def test_an_encoder_becomes_a_decoder_or_stays_one(
     with pytest.raises(ModelError, match="only a BERT encoder"):
         swap_model(str(llama), str(tmp_path / "russian"), tmp_path / "other", as_decoder=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_decoder_takes_the_layers_that_are_named(
+    english: PreTrainedTokenizerBase, russian: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Left out or taken twice, each layer has the encoder's weights; other numbers, and no decoder, are refused."""
+    encoder = bert(len(english), "BertModel")
+    encoder.save_pretrained(tmp_path / "bert")
+    english.save_pretrained(tmp_path / "bert")
+    russian.save_pretrained(tmp_path / "russian")
+    swap = partial(swap_model, str(tmp_path / "bert"), str(tmp_path / "russian"))
+    for layers in ((1,), (0, 1, 1)):
+        record = swap(tmp_path / "made", as_decoder=True, layers=layers)
+        assert record.recipe["layers"] == list(layers)
+        made = load_base(str(tmp_path / "made"), dtype="float32", device="cpu")
+        assert made.config.encoder_layers == list(layers)
+        for place, layer in enumerate(layers):
+            ours = made.base_model.encoder.layer[place].output.dense.weight
+            assert ours.equal(encoder.encoder.layer[layer].output.dense.weight)
+    for wrong in ((0, 2), (1, 0), (-1, 0)):
+        with pytest.raises(ModelError, match=r"has layers 0 to 1: take of these, in rising order"):
+            swap(tmp_path / "other", as_decoder=True, layers=wrong)
+    with pytest.raises(ModelError, match="add --as-decoder"):
+        swap(tmp_path / "other", layers=(0,))
 
 
 def test_fertility_is_given_language_by_language(
