@@ -17,7 +17,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -29,6 +28,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peak_memory import peak_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,7 +283,7 @@ def _corpus(arguments: argparse.Namespace) -> dict[str, Any]:
             "characters": size,
             "CPU seconds": {name: round(cpu, 2) for name, (cpu, _) in times.items()},
             "wall seconds": {name: round(wall, 2) for name, (_, wall) in times.items()},
-            "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak MiB": peak_bytes() // 2**20,
         }
 
 

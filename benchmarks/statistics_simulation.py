@@ -16,11 +16,16 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peak_memory import peak_bytes
 
 from comparison_app.statistics import is_decisive, mcnemar_exact, mean_estimates, paired_differences
 
@@ -136,8 +141,6 @@ def check_mcnemar(data: Path) -> dict[str, object]:
 
 def time_large_run() -> dict[str, object]:
     """Time 2,000 questions x 5 arms x 8 metrics x 6 slices: all means and all pairs, with intervals and tests."""
-    import resource
-
     rng = np.random.default_rng(0)
     scores = rng.random((2_000, 5, 8))
     documents = rng.integers(0, 300, 2_000)
@@ -153,7 +156,7 @@ def time_large_run() -> dict[str, object]:
             made += len(mean_estimates(values, names))
             left, right = values[:, [i for i, _ in pairs]], values[:, [j for _, j in pairs]]
             made += len(paired_differences(left, right, names))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_bytes() / 2**20
     return {"seconds": round(time.perf_counter() - started, 2), "statements": made, "peak_mib": round(peak)}
 
 

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peak_memory import peak_bytes
 
 SIDES = ("plain", "ours")
 
@@ -90,7 +93,7 @@ def peak_gigabytes(device: str) -> float:
 
     if device != "cpu":
         return float(torch.cuda.max_memory_reserved()) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_bytes() / 1e9
 
 
 def example_rows(job: Job) -> list[dict[str, Any]]:
