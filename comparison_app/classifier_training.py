@@ -11,6 +11,7 @@ from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
     from finetune.classifier import Classifier
+    from finetune.encoder_watching import OnStep
 
 ONNX = "classifier.onnx"
 
@@ -23,11 +24,14 @@ def train_classifier_on_file(
     *,
     model: str | None = None,
     onnx: bool = False,
+    resume: bool = False,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train on the labelled texts of a file and return what came out; `onnx` writes `classifier.onnx` as well.
 
-    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`. Raises
-    `ComparisonError` while another training of the workspace runs on the device.
+    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`. `resume` and
+    `on_step` are those of `finetune.classifier.train_classifier`. Raises `ComparisonError` while another training of
+    the workspace runs on the device.
     """
     from finetune.classifier import train_classifier
     from finetune.classifier_data import load_classifier_recipe, read_labelled
@@ -42,7 +46,8 @@ def train_classifier_on_file(
     name = name or f"{data.stem}-{recipe.name}"
     folder = workspace.models / name
     with only_training(workspace, default_device(), name):
-        record = train_classifier(recipe, examples, folder, Embedder(recipe.model) if recipe.mode == "head" else None)
+        embedder = Embedder(recipe.model) if recipe.mode == "head" else None
+        record = train_classifier(recipe, examples, folder, embedder, resume=resume, on_step=on_step)
     told = {
         "classifier": name,
         "path": str(folder),
@@ -51,6 +56,8 @@ def train_classifier_on_file(
         "dev_examples": record.dev_examples,
         "dev_accuracy": record.dev_accuracy,
         "epochs": record.epochs,
+        "steps": record.steps,
+        "cut": record.cut,
         "stopped": record.stopped,
         "seconds": record.seconds,
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from haystack import Document
 
     from finetune.embedder import EmbedderPair, EmbedderRecipe, EmbedderRecord
-    from finetune.embedder_training import OnStep
+    from finetune.encoder_watching import OnStep
 
 _LOOKED_AT = 20
 """Retrieved chunks among which hard negatives are looked for."""

@@ -114,6 +114,11 @@ def _sealed_seconds(folder: Path) -> float | None:
         return None
 
 
+def is_whole(folder: Path) -> bool:
+    """Tell whether a checkpoint was sealed, and is as it was sealed."""
+    return _sealed_seconds(folder) is not None
+
+
 def _step(folder: Path) -> int:
     """Return the step in a checkpoint's name."""
     number = folder.name.rpartition("-")[2]

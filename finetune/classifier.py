@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.atomic import write_text
 from finetune.adapters import new_folder
-from finetune.classifier_data import ClassifierRecipe, LabelledText, split_dev
+from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained, split_dev
+from finetune.encoder_watching import OnStep
 from finetune.errors import AdapterError, TrainingDataError, TrainingError
 from finetune.run_record import FILE_NAME, library_versions
 
@@ -70,6 +73,9 @@ class ClassifierRecord:
     started: str
     seconds: float
     versions: dict[str, str]
+    steps: int
+    cut: int
+    """Texts to train on that were longer than `max_length` (full), and were cut."""
 
 
 class HeadClassifier:
@@ -105,45 +111,59 @@ def predict(classifier: Classifier, texts: Sequence[str]) -> list[str]:
 
 
 def train_classifier(
-    recipe: ClassifierRecipe, examples: Sequence[LabelledText], output: Path, embedder: Embedder | None = None
+    recipe: ClassifierRecipe,
+    examples: Sequence[LabelledText],
+    output: Path,
+    embedder: Embedder | None = None,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
 ) -> ClassifierRecord:
     """Train a classifier as the recipe says and write it to folder `output`, in one step.
 
-    `embedder` is needed in mode `head` and stays as it is. Raises TrainingDataError for data that teach nothing, and
-    TrainingError if the loss is no number.
+    `embedder` is needed in mode `head` and stays as it is. In mode `full`, `resume` goes on from the last whole
+    checkpoint of an interrupted training, or starts if there is none; a head trains in seconds and always starts.
+    `on_step` is called after every step (full). Raises TrainingDataError for data that teach nothing, and TrainingError
+    if a number breaks, memory runs out, or the checkpoints are of another training.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started = datetime.now(UTC)
     labels = tuple(sorted({example.label for example in examples}))
     if len(labels) < 2:
         raise TrainingDataError(f"a classifier needs texts of at least 2 labels; the data have {len(labels)}")
     train, dev = split_dev(examples, recipe.dev_share, recipe.seed)
-    with new_folder(output) as folder:
-        if recipe.mode == "head":
-            if embedder is None:
-                raise TrainingDataError(f"recipe {recipe.name} trains a head on an embedder: one is needed")
-            losses, accuracy, size = _train_head(recipe, train, dev, labels, embedder, folder)
-        else:
-            from finetune.encoder_classifier import train_encoder
+    data = hashlib.sha256(repr([dataclasses.astuple(each) for each in examples]).encode()).hexdigest()
+    scratch = output.parent / f".{output.name}.training"
+    if recipe.mode == "full":
+        from finetune.encoder_training import train_encoder
 
-            losses, accuracy, size = train_encoder(recipe, train, dev, labels, folder)
-        told = {"format": FORMAT, "mode": recipe.mode, "labels": labels, "dimension": size, "embedder": recipe.model}
+        trained = train_encoder(recipe, train, dev, labels, scratch, data_sha256=data, resume=resume, on_step=on_step)
+    elif embedder is None:
+        raise TrainingDataError(f"recipe {recipe.name} trains a head on an embedder: one is needed")
+    else:
+        trained = _train_head(recipe, train, dev, labels, embedder)
+    record = ClassifierRecord(
+        recipe=dataclasses.asdict(recipe),
+        data_sha256=data,
+        examples=len(train),
+        dev_examples=len(dev),
+        labels=labels,
+        dev_accuracy=trained.accuracy,
+        losses=tuple(trained.losses),
+        epochs=len(trained.losses),
+        stopped="finished" if len(trained.losses) >= recipe.epochs else "no improvement",
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(trained.seconds, 2),
+        versions=library_versions(),
+        steps=trained.steps,
+        cut=trained.cut,
+    )
+    with new_folder(output) as folder:
+        trained.write(folder)
+        told = {"format": FORMAT, "mode": recipe.mode, "labels": labels, "dimension": trained.dimension}
+        told["embedder"] = recipe.model
         write_text(folder / LABELS, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
-        record = ClassifierRecord(
-            recipe=dataclasses.asdict(recipe),
-            data_sha256=hashlib.sha256(repr([dataclasses.astuple(each) for each in examples]).encode()).hexdigest(),
-            examples=len(train),
-            dev_examples=len(dev),
-            labels=labels,
-            dev_accuracy=accuracy,
-            losses=tuple(losses),
-            epochs=len(losses),
-            stopped="finished" if len(losses) >= recipe.epochs else "no improvement",
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.perf_counter() - clock, 2),
-            versions=library_versions(),
-        )
-        text = json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1)
-        write_text(folder / FILE_NAME, text + "\n")
+        write_text(folder / FILE_NAME, json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1) + "\n")
+    shutil.rmtree(scratch, ignore_errors=True)
     return record
 
 
@@ -196,9 +216,8 @@ def _train_head(
     dev: Sequence[LabelledText],
     labels: Sequence[str],
     embedder: Embedder,
-    folder: Path,
-) -> tuple[list[tuple[int, float, float]], float | None, int]:
-    """Train a head and write it to `folder`; return the losses, the accuracy on dev, and the embedder's dimension."""
+) -> Trained:
+    """Train a head on the embedder's vectors."""
     import numpy as np
     import torch
     from safetensors.numpy import save_file
@@ -207,16 +226,25 @@ def _train_head(
         vectors = np.asarray(embedder.embed_documents([example.text for example in examples]), dtype=np.float32)
         return torch.from_numpy(vectors.copy()), torch.tensor([labels.index(example.label) for example in examples])
 
+    clock = time.perf_counter()
     torch.manual_seed(recipe.seed)
     x, y = tensors(train)
     held = tensors(dev) if dev else (x, y)
+    if not all(bool(vectors.isfinite().all()) for vectors in (x, held[0])):
+        raise TrainingDataError("the embedder gives vectors with numbers that are not finite: choose another")
     head = torch.nn.Linear(x.shape[1], len(labels))
     losses, best = _epochs(recipe, head, (x, y), held, bool(dev))
-    save_file({name: tensor.numpy() for name, tensor in best.items()}, str(folder / HEAD))
     head.load_state_dict(best)
     with torch.inference_mode():
         right = float((head(held[0]).argmax(dim=1) == held[1]).float().mean())
-    return losses, right if dev else None, int(x.shape[1])
+    return Trained(
+        losses=losses,
+        accuracy=right if dev else None,
+        dimension=int(x.shape[1]),
+        steps=len(losses) * -(-len(x) // recipe.batch_size),
+        seconds=time.perf_counter() - clock,
+        write=lambda folder: save_file({name: part.numpy() for name, part in best.items()}, str(folder / HEAD)),
+    )
 
 
 def _epochs(
@@ -240,8 +268,8 @@ def _epochs(
             total += float(loss.detach()) * len(chosen)
         with torch.inference_mode():
             dev_loss = float(cross_entropy(head(held[0]), held[1])) if stops else total / len(x)
-        if not (total == total and dev_loss == dev_loss):
-            raise TrainingError(f"the loss of epoch {epoch} is no number: lower learning_rate")
+        if not (math.isfinite(total) and math.isfinite(dev_loss)):
+            raise TrainingError(f"the loss of epoch {epoch} is no number: nothing was overwritten; lower learning_rate")
         losses.append((epoch, total / len(x), dev_loss))
         if dev_loss < lowest - 1e-5:
             best = {name: tensor.clone() for name, tensor in head.state_dict().items()}

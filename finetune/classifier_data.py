@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from finetune.task_recipes import is_task_recipe, load_task_recipe
 TASK = "classifier"
 MODES = ("head", "full")
 SHOWN_PROBLEMS = 5
+CHANGEABLE = ("name", "description", "model", "save_every")
+"""What may differ when an interrupted training goes on; the model is known by its weights."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,25 @@ class LabelledText:
 
     text: str
     label: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier that is trained and not yet written."""
+
+    losses: list[tuple[int, float, float]]
+    """(epoch, training loss, loss on the texts held out; the training loss again where none were)."""
+    accuracy: float | None
+    """Share of the texts held out that are classified rightly; None if none were."""
+    dimension: int
+    """Width of the vectors that the head reads."""
+    steps: int
+    seconds: float
+    """Of training, those before a resume included."""
+    write: Callable[[Path], None]
+    """Writes weights, and what belongs to them, into a folder."""
+    cut: int = 0
+    """Texts to train on that were longer than the recipe's `max_length`."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +70,10 @@ class ClassifierRecipe:
     learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     max_length: int = 128
-    """Longest text in tokens (full)."""
+    """Longest text in tokens (full); what is longer is cut."""
     seed: int = 0
+    save_every: int | None = None
+    """Steps between two checkpoints (full), besides those after each epoch with texts held out; absent for none."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -62,10 +85,22 @@ class ClassifierRecipe:
             (self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1"),
             (self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0"),
             (self.weight_decay >= 0, f"weight_decay is {self.weight_decay}; it must be at least 0"),
+            (
+                self.save_every is None or self.save_every >= 1,
+                f"save_every is {self.save_every}; it must be at least 1",
+            ),
+            (
+                self.save_every is None or self.mode == "full",
+                "save_every is for mode = 'full': a head trains in seconds and keeps no checkpoints",
+            ),
             (self.max_length >= 8, f"max_length is {self.max_length}; it must be at least 8"),
         ]
         if problems := [message for right, message in checks if not right]:
             raise RecipeError(*problems)
+
+    def course(self) -> dict[str, Any]:
+        """Return what must stay the same over a resume."""
+        return {key: value for key, value in asdict(self).items() if key not in CHANGEABLE}
 
 
 def is_classifier_recipe(path_or_name: str | Path) -> bool:

@@ -15,6 +15,9 @@ from finetune.errors import FinetuneError
 OPSET = 17
 TOLERANCE = 1e-4
 PROBE_TEXTS = ("What does it cost?", "Where is the spare wheel, and how do I change it on a slope?", "Hello")
+LONG_PROBE = " ".join(PROBE_TEXTS * 25)
+LARGEST_FILE = 2**31 - 1
+"""Bytes that one ONNX file can hold."""
 
 
 def export_onnx(folder: Path, output: Path) -> float:
@@ -79,6 +82,9 @@ def _encoder_graph(folder: Path) -> Any:
     import torch
 
     tokenizer, model = EncoderClassifier(read_labels(folder)["labels"], folder).parts()
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if size > LARGEST_FILE:
+        raise FinetuneError(f"{folder}: {size / 1e9:.1f} GB of weights are more than one ONNX file can hold (2.1 GB)")
 
     class Probabilities(torch.nn.Module):
         def __init__(self) -> None:
@@ -109,12 +115,14 @@ def _encoder_graph(folder: Path) -> Any:
 
 
 def _difference(data: bytes, folder: Path, told: dict[str, Any]) -> float:
-    """Return the largest difference of probabilities between the graph and the classifier, on fixed inputs."""
+    """Return the largest difference of probabilities between the graph and the classifier, on fixed inputs.
+
+    An encoder is asked short and long texts, up to the longest that its tokenizer lets through (about 500 tokens).
+    """
     import numpy as np
     from onnxruntime import InferenceSession
 
     session = InferenceSession(data, providers=["CPUExecutionProvider"])
-    largest = 0.0
     if told["mode"] == "head":
         vectors = np.random.default_rng(0).standard_normal((8, told["dimension"])).astype(np.float32)
 
@@ -126,9 +134,10 @@ def _difference(data: bytes, folder: Path, told: dict[str, Any]) -> float:
         return float(np.abs(session.run(None, {"embeddings": vectors})[0] - expected).max())
     classifier = EncoderClassifier(told["labels"], folder)
     tokenizer, _ = classifier.parts()
-    for texts in (PROBE_TEXTS[:1], PROBE_TEXTS):
+    largest = 0.0
+    for texts in (PROBE_TEXTS[:1], PROBE_TEXTS, (*PROBE_TEXTS, LONG_PROBE)):
         batch = encode(tokenizer, texts)
         inputs = {name: batch[name].numpy() for name in ("input_ids", "attention_mask")}
         found = session.run(None, inputs)[0]
-        largest = max(largest, float(np.abs(found - classifier.probabilities(texts)).max()))
+        largest = float(np.maximum(largest, np.abs(found - classifier.probabilities(texts)).max()))
     return largest

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
+from finetune.adapters import new_folder
 from finetune.checkpoints import begin, last_sealed, latest_checkpoint
-from finetune.embedder_training import OnStep, tune
+from finetune.embedder_training import tune
+from finetune.encoder_watching import OnStep
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.models import quiet_libraries
 from finetune.run_record import FILE_NAME, library_versions
@@ -232,13 +233,7 @@ def _state_sha256(model: Any) -> str:
 
 
 def _save(model: Any, record: EmbedderRecord, output: Path) -> None:
-    """Write model and record beside `output`, then put them in its place."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        model.save_pretrained(str(work), safe_serialization=True, create_model_card=False)
-        write_text(work / FILE_NAME, json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1) + "\n")
-        shutil.rmtree(output, ignore_errors=True)
-        work.rename(output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    """Write model and record into `output`, in one step."""
+    with new_folder(output) as folder:
+        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+        write_text(folder / FILE_NAME, json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1) + "\n")

@@ -7,8 +7,8 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from finetune.dataset import Collator, Example, Passages, as_rows, build_example
 from finetune.errors import TrainingDataError, TrainingError
 from finetune.forgetting import SHARED_OUT, MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.loss_plot import write_loss_plot
+from finetune.memory_failures import readable_memory
 from finetune.models import (
     arithmetic_problem,
     base_fingerprint,
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from data_prep.questions import Question
 
 __all__ = ["TrainingStep", "train_adapter"]
-
-
-_MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
 
 
 @dataclass(frozen=True)
@@ -279,15 +277,9 @@ def _checkpoint(scratch: Path, identity: dict[str, Any], resume: Resume) -> Chec
         raise
 
 
-@contextmanager
-def readable_failures(recipe: Recipe) -> Iterator[None]:
+def readable_failures(recipe: Recipe) -> AbstractContextManager[None]:
     """Turn running out of memory into advice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
-            raise
-        raise TrainingError(f"out of memory while training {recipe.name}: {memory_advice(recipe)}") from error
+    return readable_memory(recipe.name, lambda: memory_advice(recipe))
 
 
 def memory_advice(recipe: Recipe) -> str:

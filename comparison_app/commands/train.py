@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from finetune.training import TrainingStep
 
 FOR_ADAPTERS = ("--launch", "--calibrate", "--leave-out-long")
+FOR_CORPORA = ("--corpus", "--subset", "--max-seconds")
 
 
 def register(subparsers: Any) -> None:
@@ -93,30 +94,40 @@ def _refuse_adapters_options(arguments: argparse.Namespace, classifier: bool, em
     given = [name for name in FOR_ADAPTERS if getattr(arguments, name.strip("-").replace("-", "_"))]
     if (classifier or embedder) and given:
         raise ComparisonError(f"{', '.join(given)} is for adapters: leave it out for classifiers and embedders")
-    if classifier and arguments.resume:
-        raise ComparisonError("--resume is for adapters and embedders: a classifier trains in one go; leave it out")
+    unread = [name for name in FOR_CORPORA if getattr(arguments, name.strip("-").replace("-", "_")) is not None]
+    if classifier and unread:
+        raise ComparisonError(f"{', '.join(unread)} is not for classifiers, which train on --data FILE: leave it out")
 
 
 def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> int:
     """Train a classifier of texts, and tell how well it does on those held out."""
     from comparison_app.classifier_training import train_classifier_on_file
+    from finetune.classifier_data import load_classifier_recipe
+    from finetune.trainer import TrainingStep
 
     if not arguments.data:
         raise ComparisonError("a classifier is trained on labelled texts: give --data FILE (JSONL or CSV: text, label)")
-    told = train_classifier_on_file(
-        arguments.recipe,
-        Path(arguments.data),
-        workspace,
-        arguments.name,
-        model=arguments.model,
-        onnx=arguments.onnx,
-    )
+    head = load_classifier_recipe(arguments.recipe).mode == "head"
+    if head and arguments.resume:
+        error_console().print("a head trains in seconds and keeps no checkpoints: it starts anew", soft_wrap=True)
+    with live_loss(f"training {arguments.name or arguments.recipe}", quiet=head or arguments.json) as on_step:
+        told = train_classifier_on_file(
+            arguments.recipe,
+            Path(arguments.data),
+            workspace,
+            arguments.name,
+            model=arguments.model,
+            onnx=arguments.onnx,
+            resume=arguments.resume,
+            on_step=lambda step, total, loss: on_step(TrainingStep(step, total, loss, 0.0)),
+        )
     if arguments.json:
         print_json(told)
         return 0
     accuracy = "none held out" if told["dev_accuracy"] is None else f"{told['dev_accuracy']:.1%} of them right"
+    cut = f" ({told['cut']} of them longer than max_length, and cut)" if told["cut"] else ""
     console().print(
-        f"[bold]{told['classifier']}[/bold]: {len(told['labels'])} labels, {told['examples']} texts, "
+        f"[bold]{told['classifier']}[/bold]: {len(told['labels'])} labels, {told['examples']} texts{cut}, "
         f"{told['dev_examples']} held out ({accuracy}); {told['epochs']} epochs in {told['seconds']:.0f} s "
         f"({told['stopped']}); {told['path']}",
         soft_wrap=True,

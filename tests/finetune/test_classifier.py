@@ -20,7 +20,7 @@ from finetune.classifier_data import (
     split_dev,
 )
 from finetune.classifier_onnx import export_onnx
-from finetune.errors import AdapterError, FinetuneError, RecipeError, TrainingDataError
+from finetune.errors import AdapterError, FinetuneError, RecipeError, TrainingDataError, TrainingError
 
 WORDS = {
     "price": ["cost", "price", "cheap", "euros", "discount"],
@@ -102,6 +102,7 @@ def test_the_onnx_head_gives_the_same_probabilities(head: Path, tmp_path: Path) 
 def test_an_encoder_is_trained_whole_and_exported(tmp_path: Path) -> None:
     """A tiny BERT learns the labels, loads from its folder alone, and its ONNX file gives its probabilities."""
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import BertConfig, BertModel
 
     from tests.finetune.tiny import tiny_tokenizer
@@ -126,6 +127,12 @@ def test_an_encoder_is_trained_whole_and_exported(tmp_path: Path) -> None:
     right = np.mean([a == b.label for a, b in zip(predict(classifier, texts), examples(), strict=True)])
     assert right > 0.8
     assert export_onnx(tmp_path / "full", tmp_path / "full.onnx") < 1e-4
+    weights = load_file(tmp_path / "full" / "model.safetensors")
+    weights["classifier.bias"][:] = torch.nan
+    save_file(weights, tmp_path / "full" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FinetuneError, match="differs from the classifier by nan"):
+        export_onnx(tmp_path / "full", tmp_path / "broken.onnx")
+    assert not (tmp_path / "broken.onnx").exists()
 
 
 def test_every_bad_line_is_named(tmp_path: Path) -> None:
@@ -147,13 +154,22 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
 
 
 def test_data_that_teach_nothing_are_refused(tmp_path: Path) -> None:
-    """One label, and a head without embedder, are errors; no folder is left."""
+    """One label, a head without embedder, and vectors that are no numbers are errors; no folder is left."""
     one = [LabelledText("a", "x"), LabelledText("b", "x")]
     recipe = load_classifier_recipe("classifier")
     with pytest.raises(TrainingDataError, match="at least 2 labels"):
         train_classifier(recipe, one, tmp_path / "c", WordEmbedder())
     with pytest.raises(TrainingDataError, match="an embedder"):
         train_classifier(recipe, examples(), tmp_path / "c")
+
+    class Broken:
+        def embed_documents(self, texts: list[str]) -> np.ndarray:
+            return np.full((len(texts), 3), np.nan, dtype=np.float32)
+
+    with pytest.raises(TrainingDataError, match="not finite"):
+        train_classifier(recipe, examples(), tmp_path / "c", Broken())
+    with pytest.raises(TrainingError, match=r"loss of epoch 1 is no number.*lower learning_rate"):
+        train_classifier(replace(recipe, learning_rate=1e38), examples(), tmp_path / "c", WordEmbedder())
     assert not (tmp_path / "c").exists()
 
 
@@ -198,6 +214,8 @@ def test_a_wrong_recipe_lists_every_mistake(tmp_path: Path) -> None:
     assert "epochs is 'many'" in str(caught.value)
     with pytest.raises(RecipeError, match="mode is 'half'"):
         ClassifierRecipe("x", mode="half")
+    with pytest.raises(RecipeError, match="save_every is for mode = 'full'"):
+        ClassifierRecipe("x", save_every=5)
     assert is_classifier_recipe("classifier-full")
     assert not is_classifier_recipe("pocket")
     assert issubclass(RecipeError, FinetuneError)

@@ -150,6 +150,20 @@ def test_a_killed_tuning_resumes_to_the_same_loss(tiny: Path, tmp_path: Path, re
     assert not list(tmp_path.glob(".*.training"))
 
 
+@pytest.mark.slow
+def test_what_breaks_amid_a_tuning_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    """A loss or gradient that is no number, and memory that runs out, are told with the setting to lower."""
+    with pytest.raises(TrainingError, match=r"at step \d+: nothing was overwritten; lower learning_rate"):
+        train_embedder(resumable(learning_rate=1e30, save_every=None), PAIRS, tmp_path / "x", source=tiny)
+
+    def full(step: int, total: int, loss: float) -> None:
+        raise MemoryError
+
+    with pytest.raises(TrainingError, match=r"lower batch_size from 4 to 2 .*lower max_length from 192 to 96"):
+        train_embedder(resumable(), PAIRS, tmp_path / "x", source=tiny, on_step=full)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_tuned_on_is_said(tmp_path: Path) -> None:
     """Too few pairs, or too few negatives, before any model is loaded."""
     recipe = EmbedderRecipe("tiny", negatives=3)
