@@ -115,7 +115,8 @@ def _load(recipe: ClassifierRecipe, source: Path, labels: Sequence[str]) -> tupl
 def _positions(model: Any) -> int:
     """Return how many tokens the encoder's position table has room for; one like RoBERTa's begins after the padding."""
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    taken = 0 if getattr(table, "padding_idx", None) is None else int(table.padding_idx) + 1
+    padding = getattr(table, "padding_idx", None)
+    taken = 0 if padding is None else int(padding) + 1
     return int(getattr(model.config, "max_position_embeddings", None) or 2**31) - taken
 
 
