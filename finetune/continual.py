@@ -28,8 +28,9 @@ from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
 from finetune.pretraining import Batches, PretrainingConfig, PretrainingResult, Step, pretrain
 from finetune.pretraining_state import CHECKPOINT
-from finetune.processes import first_goes_ahead, is_first, join, process_count, wait
+from finetune.processes import first_goes_ahead, is_first, is_sharded, join, of_first, process_count, wait
 from finetune.run_record import RunRecord, library_versions
+from finetune.sharding import Computing, computing_on, gather, share_out
 from finetune.shards import OnBytes, find_shards
 from finetune.swapped_model import write_model
 from finetune.text_rows import ReplayedRows, TextRows, bits_per_character
@@ -57,7 +58,8 @@ def continue_pretraining(
     model and text goes on. `general` multiple-choice questions are asked before and after, to see what is forgotten, of
     a model that has a chat template; the record says why where they are not. `output` takes its content in one step at
     the end. In several processes (see `processes`) all of them call this; they share out each step's rows, and the
-    first reads, measures and writes. Raises FinetuneError.
+    first reads, measures and writes. Of a model that they share (`is_sharded`) all measure, together.
+    Raises FinetuneError.
     """
     started, device = datetime.now(UTC), join(device or default_device())
     tokenizer = open_tokenizer(recipe.model.name)
@@ -70,10 +72,12 @@ def continue_pretraining(
     config = with_steps(recipe, prepared)
     with _readable_failures(recipe):
         model = _load(recipe, device)
+        shared = share_out(model, device) if is_sharded() else None
+        compute = shared or computing_on(model)
         measure = _measure(tokenizer, prepared, config.row_length)
         asked = () if why_not_asked(tokenizer, general) else general
-        before = _kept_figures(scratch / "before.json", lambda: measure(model)) if is_first() else {}
-        knew = _general_share(model, tokenizer, asked, scratch / "general.json")
+        before = _kept_figures(scratch / "before.json", lambda: compute(measure)) if _measures() else {}
+        knew = _general_share(compute, tokenizer, asked, scratch / "general.json")
         result = pretrain(
             model,
             _rows(recipe, config, prepared, tokenizer),
@@ -81,9 +85,12 @@ def continue_pretraining(
             scratch,
             evaluate=measure if prepared.new.held_out else None,
             on_step=on_step,
+            shared=shared,
         )
-        after = measure(model) if is_first() else {}
-        knows = _general_share(model, tokenizer, asked)
+        after = compute(measure) if _measures() else {}
+        knows = _general_share(compute, tokenizer, asked)
+        if shared:
+            model = _gathered(recipe, model)
     record = _record(recipe, config, prepared, result, before, after, device, started)
     told = {"before": knew, "after": knows, "questions": len(asked)} if asked else None
     record = replace(record, forgetting=told, forgetting_unasked=why_not_asked(tokenizer, general))
@@ -147,16 +154,19 @@ def _load(recipe: ContinualRecipe, device: str) -> PreTrainedModel:
     from transformers import set_seed
 
     set_seed(recipe.pretraining.seed)
-    arithmetic = recipe.model.dtype
-    if str(choose_dtype(arithmetic, device)) == "torch.float16":
-        arithmetic = "float32"
-    model = load_base(recipe.model.name, dtype=arithmetic, device=device)
+    model = load_base(recipe.model.name, dtype=_arithmetic(recipe, device), device=device)
     check_rows(model, recipe.model.name)
     if device == "cpu":
         use_float32_attention(model)
     if recipe.pretraining.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
+
+
+def _arithmetic(recipe: ContinualRecipe, device: str) -> str:
+    """Return the name of the dtype to train in; float16 has too few exponents for it."""
+    chosen = str(choose_dtype(recipe.model.dtype, device)).removeprefix("torch.")
+    return "float32" if chosen == "float16" else chosen
 
 
 def check_rows(model: PreTrainedModel, name: str) -> None:
@@ -202,29 +212,48 @@ def _measure(
     return measure
 
 
+def _measures() -> bool:
+    """Tell whether this process measures: the first does, and of a shared model all have to."""
+    return is_first() or is_sharded()
+
+
+def _gathered(recipe: ContinualRecipe, model: PreTrainedModel) -> PreTrainedModel:
+    """Return the shared model whole, in the first process; the others return their part of it."""
+    dtype = _arithmetic(recipe, str(model.device))
+    whole = load_base(recipe.model.name, dtype=dtype, device="cpu") if is_first() else None
+    gather(model, whole)
+    return whole or model
+
+
 def _kept_figures(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """Return the figures of the model as it was before, measured once for a run and its resumption."""
-    if not path.is_file():
-        write_text(path, json.dumps(measure()))
+    known = path.is_file()
+    if not (of_first(known) if is_sharded() else known):
+        figures = measure()
+        if is_first():
+            write_text(path, json.dumps(figures))
+        return figures
     found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 def _general_share(
-    model: PreTrainedModel,
+    compute: Computing,
     tokenizer: PreTrainedTokenizerBase,
     asked: Sequence[MultipleChoice],
     path: Path | None = None,
 ) -> float:
     """Return the share of general questions that the model gets right, once for a run and its resumption if `path`.
 
-    0 where none are asked, and in all processes but the first, which alone writes the record.
+    0 where none are asked, and in processes that do not measure.
     """
-    if not asked or not is_first():
+    if not asked or not _measures():
         return 0.0
-    if path is None:
-        return general_score(model, tokenizer, asked)
-    return _kept_figures(path, lambda: {"share": general_score(model, tokenizer, asked)})["share"]
+
+    def ask() -> float:
+        return compute(lambda model: general_score(model, tokenizer, asked))
+
+    return ask() if path is None else _kept_figures(path, lambda: {"share": ask()})["share"]
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def _mean_logprobs(model: Any, batch: dict[str, torch.Tensor]) -> list[float]:
 
     moved = {name: tensor.to(model.device) for name, tensor in batch.items()}
     labels = moved.pop("labels")[:, 1:]
-    with torch.inference_mode():
+    with torch.no_grad():  # what processes gather of a shared model in inference mode could not be trained after
         logits = model(**moved, use_cache=False).logits[:, :-1].float()
         trained = labels != IGNORED
         chosen = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(dim=-1)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,7 @@ from finetune.packing import IGNORED, PackedBatch
 from finetune.prefetching import batches_of
 from finetune.pretraining_state import CHECKPOINT, Progress, restore, save
 from finetune.processes import is_first, of_first, place, process_count, summed
+from finetune.sharding import Computing, SharedWeights, computing_on
 
 if TYPE_CHECKING:
     import torch
@@ -251,19 +253,22 @@ def pretrain(
     on_step: Callable[[Step], None] | None = None,
     auxiliary: Auxiliary | None = None,
     resume: bool = True,
+    shared: Computing | None = None,
 ) -> PretrainingResult:
     """Train `model` in place, leaving checkpoints in `folder`; a killed run goes on from the last one if `resume`.
 
     The checkpoint is written whole or not at all, also when the run is interrupted: then after the step at hand. In
     several processes (see `processes`) each takes its share of a step's rows, and the first evaluates, reports and
-    writes. Raises TrainingError if the loss is no longer finite; the last checkpoint stays.
+    writes. A model that they share comes with `shared`, from `sharding.share_out`; then all evaluate, together.
+    Raises TrainingError if the loss is no longer finite; the last checkpoint stays.
     """
     import torch
 
     if config.threads:
         torch.set_num_threads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer, progress = MasterWeights(model, config), Progress()
+    optimizer = SharedWeights(model, config) if shared else MasterWeights(model, config)
+    progress = Progress()
     if resume and (folder / CHECKPOINT).is_file():
         progress = restore(folder / CHECKPOINT, optimizer)
     started = time.monotonic() - progress.seconds
@@ -272,13 +277,13 @@ def pretrain(
         for batch in batches_of(batches, range(progress.step, config.steps), config.workers):
             if _out_of_time(config, progress):
                 break
-            loss = _gradients(model, batch, config, auxiliary)
+            loss = _gradients(model, batch, config, auxiliary, shared)
             optimizer.step(learning_rate(config, progress.step, _share(config, progress)))
             progress.step += 1
             progress.tokens += int((batch.packed.segments > 0).sum())
             progress.seconds = of_first(time.monotonic() - started)
             progress.losses.append((progress.step, loss))
-            evaluation = _evaluation(model, progress, config, evaluate if is_first() else None)
+            evaluation = _evaluation(model, progress, config, evaluate if is_first() or shared else None, shared)
             if on_step is not None and is_first():
                 on_step(Step(progress.step, config.steps, loss, progress.seconds, progress.tokens, evaluation))
             stopping = summed(interrupted()) > 0
@@ -294,22 +299,37 @@ def pretrain(
 
 
 def _gradients(
-    model: PreTrainedModel, batch: TrainingBatch, config: PretrainingConfig, auxiliary: Auxiliary | None
+    model: PreTrainedModel,
+    batch: TrainingBatch,
+    config: PretrainingConfig,
+    auxiliary: Auxiliary | None,
+    shared: Computing | None = None,
 ) -> float:
     """Add the gradients of this process's rows of a batch to the weights, part by part; return the whole batch's loss.
 
     Each part counts by its share of the batch's weight, so that the sum over parts and processes is the batch's own.
+    Processes that share the model compute together: one that has fewer parts repeats its last, which counts nothing.
     """
     import torch
 
-    whole = batch.weight()
+    whole, compute = batch.weight(), shared or computing_on(model)
     total = 0.0
-    for part in batch.share(place(), process_count()).parts(config.rows_at_once):
-        loss = batch_loss(model, part.on(model.device), guide_weight=config.guide_weight, auxiliary=auxiliary)
-        share = 1.0 if part is batch else part.weight() / whole
+    parts = batch.share(place(), process_count()).parts(config.rows_at_once)
+    idle = _most_parts(batch, config) - len(parts) if shared else 0
+    for part, counts in [*((part, True) for part in parts), *[(parts[-1], False)] * idle]:
+        loss = compute(
+            partial(batch_loss, batch=part.on(model.device), guide_weight=config.guide_weight, auxiliary=auxiliary)
+        )
+        share = 1.0 if part is batch else part.weight() / whole * counts
         torch.autograd.backward(loss * share)
         total += float(loss.detach()) * share
     return summed(total)
+
+
+def _most_parts(batch: TrainingBatch, config: PretrainingConfig) -> int:
+    """Return in how many parts the process with the most rows of a batch computes them."""
+    rows = -(-len(batch.weights) // process_count())
+    return -(-rows // (config.rows_at_once or rows))
 
 
 def _share(config: PretrainingConfig, progress: Progress) -> float:
@@ -327,12 +347,13 @@ def _evaluation(
     progress: Progress,
     config: PretrainingConfig,
     evaluate: Callable[[PreTrainedModel], dict[str, float]] | None,
+    shared: Computing | None,
 ) -> dict[str, float] | None:
     """Evaluate at every `evaluate_every`-th step and at the last one."""
     if evaluate is None or (progress.step % config.evaluate_every and progress.step != config.steps):
         return None
     model.eval()
-    figures = evaluate(model)
+    figures = (shared or computing_on(model))(evaluate)
     model.train()
     progress.evaluations.append({"step": progress.step, "tokens": progress.tokens, **figures})
     return figures

@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.resolve(arguments.workspace)
     name = arguments.name or f"{recipe.model.name.strip('/').rpartition('/')[2]}-{recipe.name}"
     output = workspace.models / name
-    if arguments.sharded:
-        raise ComparisonError("--sharded is for `versus train`: leave it out; here each process holds the whole model")
+    if arguments.sharded and not arguments.launch:
+        raise ComparisonError("--sharded is for several processes: add --launch")
     if arguments.launch:
         _require_rows(recipe, arguments)
         return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
