@@ -20,7 +20,7 @@ from finetune.checkpoints import Checkpoint, Resume, begin, latest_checkpoint
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
-from finetune.errors import TrainingDataError, TrainingError
+from finetune.errors import LaunchError, TrainingDataError, TrainingError
 from finetune.forgetting import SHARED_OUT, MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.loss_plot import write_loss_plot
 from finetune.memory_failures import readable_memory
@@ -84,7 +84,12 @@ def train_adapter(
     """
     clock = Clock(recipe.optimisation.max_seconds)
     started = datetime.now(UTC)
-    device = join(device or default_device())
+    device = device or default_device()
+    if is_sharded() and device == "cpu":
+        raise LaunchError(
+            "training shares a model out on GPUs only: leave --sharded out, so that each process holds it"
+        )
+    device = join(device)
     _refuse_impossible(recipe, device, passages)
     context = model_context(recipe.model.name)
     fingerprint = base_fingerprint(recipe.model.name)

@@ -90,6 +90,18 @@ def test_accelerate_understands_the_line_of_a_shared_model(monkeypatch: pytest.M
     assert plugin.state_dict_type.name == FSDP["fsdp_state_dict_type"]
 
 
+def test_a_model_is_not_shared_out_on_cpus_in_silence(
+    pocket_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accelerate passes its own setting over there; before anything is loaded, this says so."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(LaunchError, match="on GPUs only: leave --sharded out"):
+        train_adapter(plan(str(pocket_like), 1), questions(), tmp_path / "adapter", device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_that_is_wrong_with_a_launch_is_said_at_once() -> None:
     """A node beyond the last, no meeting point and a single process are errors with their mend."""
     with pytest.raises(LaunchError, match=r"numbered from 0; several machines need --meeting-point"):
