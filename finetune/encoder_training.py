@@ -16,11 +16,11 @@ from typing import Any
 from finetune.checkpoints import Checkpoint, begin, is_whole, last_sealed, latest_checkpoint
 from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained
 from finetune.encoder_classifier import BUNDLED, encoder_probabilities
-from finetune.encoder_watching import OnStep, encoder_watcher, finite, since_lowest
+from finetune.encoder_watching import OnStep, encoder_watcher, finite
 from finetune.errors import ModelError, TrainingDataError, TrainingError
 from finetune.memory_failures import encoder_advice, readable_memory
 from finetune.models import base_fingerprint, model_folder, quiet_libraries
-from finetune.trainer import Clock
+from finetune.trainer import Clock, since_lowest
 
 KEPT = 2
 """Checkpoints that are kept: the last, and the best or the one before."""

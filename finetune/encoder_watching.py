@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.checkpoints import last_sealed, seal
 from finetune.errors import TrainingError
-from finetune.trainer import Clock
+from finetune.trainer import Clock, since_lowest
 
 OnStep = Callable[[int, int, float], None]
 """Called with step, steps in all, and the loss."""
@@ -60,12 +60,6 @@ def encoder_watcher(
 def ends_epoch(state: Any) -> bool:
     """Tell whether the last step of a training by whole epochs was an epoch's last."""
     return int(state.global_step) % max(1, int(state.max_steps) // int(state.num_train_epochs)) == 0
-
-
-def since_lowest(history: list[dict[str, Any]]) -> int:
-    """Return how many measurements followed the first of the lowest loss; 0 if nothing was measured."""
-    measured = [float(row["eval_loss"]) for row in history if "eval_loss" in row]
-    return len(measured) - 1 - measured.index(min(measured)) if measured else 0
 
 
 def finite(model: Any) -> bool:

@@ -101,7 +101,7 @@ def make_trainer(
 ) -> Any:
     """Return a trainer whose `train()` follows the recipe; `rows` come from `dataset.as_rows`."""
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     class ScheduledTrainer(SFTTrainer):  # type: ignore[misc]
@@ -124,7 +124,7 @@ def make_trainer(
     evaluates = bool(dev_rows) and recipe.tracking.eval_every is not None
     callbacks = [step_watcher(clock, on_step)]
     if evaluates and recipe.tracking.patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.tracking.patience))
+        callbacks.append(early_stopping(recipe.tracking.patience))
     trainer = ScheduledTrainer(
         model=model,
         args=_sft_arguments(recipe, scratch, device, arithmetic, evaluates),
@@ -139,6 +139,24 @@ def make_trainer(
         # trl holds the adapter of a quantised base in bfloat16: small steps would be lost, and float16 cannot scale it
         parameter.data = parameter.data.float()
     return trainer
+
+
+def early_stopping(patience: int) -> Any:
+    """Return transformers' callback, which forgets over a resume how long it has waited, with what it waited before."""
+    from transformers import EarlyStoppingCallback
+
+    class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_train_begin(args, state, control, **kwargs)
+            self.early_stopping_patience_counter = since_lowest(state.log_history)
+
+    return Patience(early_stopping_patience=patience)
+
+
+def since_lowest(history: list[dict[str, Any]]) -> int:
+    """Return how many measurements followed the first of the lowest loss; 0 if nothing was measured."""
+    measured = [float(row["eval_loss"]) for row in history if "eval_loss" in row]
+    return len(measured) - 1 - measured.index(min(measured)) if measured else 0
 
 
 def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> torch.Tensor:

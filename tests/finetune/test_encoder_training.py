@@ -12,8 +12,8 @@ import pytest
 from finetune.classifier import load_classifier, train_classifier
 from finetune.classifier_data import ClassifierRecipe, LabelledText, split_dev
 from finetune.encoder_training import train_encoder
-from finetune.encoder_watching import since_lowest
 from finetune.errors import AdapterError, TrainingDataError, TrainingError
+from finetune.trainer import since_lowest
 from tests.finetune.test_classifier import examples
 from tests.finetune.tiny import tiny_tokenizer
 

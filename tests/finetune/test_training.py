@@ -284,6 +284,18 @@ def test_training_stops_when_the_dev_loss_no_longer_falls(pocket_like: Path, tmp
     best = min(range(len(evaluated)), key=evaluated.__getitem__)
     assert len(evaluated) - 1 - best == 2
     assert [step for step, _ in record.eval_losses] == [10 * (number + 1) for number in range(len(evaluated))]
+    waiting = len(evaluated) - 1
+    evaluated.clear()
+
+    def interrupt(step: TrainingStep) -> None:
+        note(step)
+        if len(evaluated) == waiting:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(plan, questions(), tmp_path / "b", dev=wrong, on_step=interrupt)
+    resumed = train_adapter(plan, questions(), tmp_path / "b", dev=wrong, resume=True)
+    assert resumed.steps == record.steps, "what was waited before the interruption counts"
 
 
 @pytest.mark.slow
