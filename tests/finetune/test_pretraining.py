@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,15 @@ def test_loss_falls(tokens: tuple[Path, int], tmp_path: Path) -> None:
     assert result.losses[-1][1] < result.losses[0][1] - 0.5
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background of a shell, which has it ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_batches_made_ahead_are_the_same(tokens: tuple[Path, int], tmp_path: Path) -> None:
     """Worker processes change nothing but the time, also for a run that goes on from a checkpoint."""
     rows = TextRows(tokens[0], CONFIG, tokens[1])
