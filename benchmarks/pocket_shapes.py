@@ -7,7 +7,7 @@ Makes one candidate as `make pocket` does, by the recipes' first stages ("copyin
 seconds, the last one with its learning rate taken down to a twentieth; then trains the 60 facts of the demo for `live`
 seconds. Prints one JSON object: size, tokens seen, bits per character, what `pocket_figures` says, and after the live
 training token F1 on the trained wordings and on paraphrases, with the seconds an answer takes. `rate` multiplies the
-learning rates of the recipes. Examples are made once in DIR and shared by all candidates.
+learning rates of the recipes. Examples are made once in the work folder and shared by all candidates.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,8 +90,6 @@ def live(model: Path, work: Path, seconds: float, threads: int) -> dict[str, flo
 
 def asked_live(model: Path, adapter: Path) -> dict[str, float]:
     """Ask an adapter of the demo's facts: the test questions that it was trained on, and the paraphrases."""
-    import time
-
     from comparison_app.metrics.overlap import token_f1
     from data_prep.corpus import SAMPLE_CORPUS, load_corpus
     from finetune.answering import FinetunedAnswerer, LocalModel

@@ -103,7 +103,6 @@ def test_every_row_comes_once_an_epoch(tokens: tuple[Path, int]) -> None:
 
 _SCRIPT = """
 import sys
-from dataclasses import replace
 from pathlib import Path
 from finetune.pretraining import PretrainingConfig, pretrain
 from finetune.text_rows import TextRows
