@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +20,9 @@ from data_prep.atomic import write_text
 from finetune.checkpoints import IDENTITY, begin, require_same
 from finetune.continual_recipe import ContinualRecipe
 from finetune.cpu_attention import use_float32_attention
-from finetune.errors import ModelError, RecipeError, TrainingError
+from finetune.errors import ModelError, RecipeError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
+from finetune.memory_failures import readable_memory
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
@@ -38,8 +38,6 @@ from finetune.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory")
 
 
 def continue_pretraining(
@@ -70,7 +68,7 @@ def continue_pretraining(
             _begin(scratch, _identity(recipe), resume)
         prepared = prepare_text(recipe.text, tokenizer, scratch, on_bytes)
     config = with_steps(recipe, prepared)
-    with _readable_failures(recipe):
+    with readable_memory(recipe.model.name, lambda: _memory_advice(recipe.pretraining)):
         model = _load(recipe, device)
         shared = share_out(model, device) if is_sharded() else None
         compute = shared or computing_on(model)
@@ -256,20 +254,11 @@ def _general_share(
     return ask() if path is None else _kept_figures(path, lambda: {"share": ask()})["share"]
 
 
-@contextmanager
-def _readable_failures(recipe: ContinualRecipe) -> Iterator[None]:
-    """Turn running out of memory into advice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in _MEMORY_SIGNS):
-            raise
-        config = recipe.pretraining
-        rows = max(1, (config.rows_at_once or config.rows) // 2)
-        advice = f"set pretraining.rows_at_once = {rows}, which gives the same steps"
-        if not config.gradient_checkpointing:
-            advice += ", or gradient_checkpointing = true"
-        raise TrainingError(f"out of memory while pretraining {recipe.model.name}: {advice}") from error
+def _memory_advice(config: PretrainingConfig) -> str:
+    """Say which setting to lower, and to what, to need less memory."""
+    rows = max(1, (config.rows_at_once or config.rows) // 2)
+    advice = f"set pretraining.rows_at_once = {rows}, which gives the same steps"
+    return advice if config.gradient_checkpointing else f"{advice}, or gradient_checkpointing = true"
 
 
 def _record(

@@ -20,7 +20,7 @@ from finetune.encoder_watching import OnStep, encoder_watcher, finite
 from finetune.errors import ModelError, TrainingDataError, TrainingError
 from finetune.memory_failures import encoder_advice, readable_memory
 from finetune.models import base_fingerprint, model_folder, quiet_libraries
-from finetune.trainer import Clock, since_lowest
+from finetune.trainer import Clock, early_stopping, since_lowest
 
 KEPT = 2
 """Checkpoints that are kept: the last, and the best or the one before."""
@@ -155,9 +155,8 @@ def _fit(
         eval_dataset=dev_rows or None,
         data_collator=DataCollatorWithPadding(tokenizer),
         callbacks=[
-            encoder_watcher(
-                clock, on_step, save_every=recipe.save_every, patience=recipe.patience if dev_rows else None
-            )
+            encoder_watcher(clock, on_step, save_every=recipe.save_every),
+            *([early_stopping(recipe.patience)] if dev_rows else []),
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -9,21 +9,18 @@ from typing import Any
 
 from finetune.checkpoints import last_sealed, seal
 from finetune.errors import TrainingError
-from finetune.trainer import Clock, since_lowest
+from finetune.trainer import Clock
 
 OnStep = Callable[[int, int, float], None]
 """Called with step, steps in all, and the loss."""
 _WATCHED = ("loss", "grad_norm", "eval_loss")
 
 
-def encoder_watcher(
-    clock: Clock, on_step: OnStep | None, *, save_every: int | None = None, patience: int | None = None
-) -> Any:
+def encoder_watcher(clock: Clock, on_step: OnStep | None, *, save_every: int | None = None) -> Any:
     """Return a trainer callback that refuses broken numbers, seals checkpoints, keeps the time and tells of losses.
 
     With `save_every` a checkpoint is asked for after every so many steps, besides those of the trainer's own strategy;
-    not after an epoch's last, where the trainer measures first. With `patience` the training ends when the measured
-    loss has not fallen for so many measurements, those before a resume counted.
+    not after an epoch's last, where the trainer measures first.
     """
     from transformers import TrainerCallback
 
@@ -42,11 +39,6 @@ def encoder_watcher(
                 control.should_training_stop = True
             if save_every and state.global_step % save_every == 0 and not ends_epoch(state):
                 control.should_save = True
-            return control
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if patience is not None and since_lowest(state.log_history) >= patience:
-                control.should_training_stop = True
             return control
 
         def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:

@@ -13,7 +13,7 @@ _LEAST_LENGTH = 16
 
 @contextmanager
 def readable_memory(name: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory while training recipe `name` into a TrainingError that ends with `advice`."""
+    """Turn running out of memory while training `name`, recipe or model, into a TrainingError with `advice`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -8,6 +8,7 @@ import lzma
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -260,6 +261,30 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> 
     resumed = pretrain(tiny_llama(len(tokenizer)), rows, config, tmp_path / "run")
     clean = pretrain(tiny_llama(len(tokenizer)), rows, config, tmp_path / "clean")
     assert resumed.losses == clean.losses
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({}, r"set pretraining.rows_at_once = 2, .*, or gradient_checkpointing = true"),
+        ({"rows": 1}, "rows_at_once = 1"),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_the_setting_to_lower(
+    changes: dict[str, Any], advice: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the rows of a pass; other errors of torch stay what they are, and no model is left."""
+    recipe = plan(llama, write_text(tmp_path / "text"), **{"rows": 4, **changes})
+    for said, kind, words in (
+        ("CUDA out of memory. Tried to allocate 2 GiB", TrainingError, advice),
+        ("shapes do not fit", RuntimeError, "shapes do not fit"),
+    ):
+        failing = Mock(side_effect=RuntimeError(said))
+        monkeypatch.setattr("finetune.continual.pretrain", failing)
+        with pytest.raises(kind, match=words):
+            continue_pretraining(recipe, tmp_path / "made", device="cpu")
+        failing.assert_called_once()
+    assert not (tmp_path / "made").exists()
 
 
 def test_text_that_is_too_little_is_refused(llama: Path, tmp_path: Path) -> None:
