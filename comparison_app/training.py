@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -87,83 +86,98 @@ def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callab
     context is trained on what it will be asked with: the best sentences of the chunks found. Others get the gold chunk
     where retrieval ranks it (at a seeded place if it is not found), beside `distractors` others.
     """
-    from finetune.dataset import Context
     from finetune.models import model_context
-    from rag.prompts import passage_text
 
     config = fit_context(rag_config(), model_context(recipe.model.name))
     retriever = open_retriever(workspace, corpus, config)
     questions = corpus.questions("train") + corpus.questions("dev")
     found = retriever.retrieve_many([q.question for q in questions], [q.about for q in questions], top_k=20)
     chunks = retriever.store.filter_documents()
-    contexts = [_context(recipe, question, ranked, chunks) for question, ranked in zip(questions, found, strict=True)]
+    evidenced = [
+        _Evidenced(question, _gold(question, ranked, chunks), ranked)
+        for question, ranked in zip(questions, found, strict=True)
+    ]
     if config.context_sentences is None:
-        shown = [[passage_text(chunk) for chunk in context.whole(recipe)] for context in contexts]
+        contexts = _whole_chunks(evidenced, recipe, config)
     else:
-        shown = _excerpts(contexts, retriever, corpus.language, config)
-    by_id = {
-        each.question.id: Context(tuple(passages), not each.withheld, each.quote if recipe.data.quotes else "")
-        for each, passages in zip(contexts, shown, strict=True)
-    }
+        contexts = _sentences(evidenced, recipe, retriever, corpus.language, config)
+    by_id = {each.question.id: context for each, context in zip(evidenced, contexts, strict=True)}
     return lambda question: by_id[question.id]
 
 
 @dataclass(frozen=True)
-class _Context:
-    """What retrieval found for a question; `gold` holds its evidence, None if there is none or it is withheld."""
+class _Evidenced:
+    """A question, its gold chunk (None if no chunk holds its evidence), and what retrieval found, best first."""
 
     question: Question
-    ranked: list[Document]
-    others: list[Document]
     gold: Document | None
-    withheld: bool = False
-    """Whether there is a gold chunk that is not shown."""
+    ranked: list[Document]
+
+    @property
+    def distractors(self) -> list[Document]:
+        """The chunks found that hold nothing of the evidence."""
+        return [chunk for chunk in self.ranked if not _holds_evidence(chunk, self.question)]
+
+    @property
+    def shown(self) -> list[Document]:
+        """The chunks found but for those that, beside the gold one, hold some of the evidence."""
+        return [c for c in self.ranked if c is self.gold or not _holds_evidence(c, self.question)]
 
     @property
     def quote(self) -> str:
         """What of the gold chunk carries the answer, as plain words."""
         return _evidence_text(self.gold, self.question) if self.gold is not None else ""
 
-    def whole(self, recipe: Recipe) -> list[Document]:
-        """Return the gold chunk among `distractors` others, or others alone."""
-        if self.gold is None:
-            return self.others[: recipe.data.distractors + 1]
-        distractors = self.others[: recipe.data.distractors]
-        place = _rank(self.gold, self.ranked, self.others)
-        if place is None:
-            place = _chance(recipe, self.question).randint(0, len(distractors))
-        return [*distractors[:place], self.gold, *distractors[place:]]
+
+def _whole_chunks(evidenced: Sequence[_Evidenced], recipe: Recipe, config: RagConfig) -> list[Context]:
+    """Return for each question its gold chunk among others, as many as a model of its context is asked with."""
+    from finetune.models import load_tokenizer
+    from finetune.raft import raft_context
+    from rag.prompts import passage_text
+
+    tokenizer = load_tokenizer(recipe.model.name)
+    return [
+        raft_context(
+            each.question,
+            [passage_text(each.gold)] if each.gold is not None else [],
+            [passage_text(chunk) for chunk in each.shown],
+            recipe.data,
+            seed=recipe.optimisation.seed,
+            count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
+            budget=config.context_tokens,
+            quote=each.quote,
+        )
+        for each in evidenced
+    ]
 
 
-def _context(recipe: Recipe, question: Question, ranked: list[Document], chunks: Sequence[Document]) -> _Context:
-    """Find a question's gold chunk, and withhold it by the recipe's share."""
-    gold = _gold(question, ranked, chunks)
-    withheld = gold is not None and _chance(recipe, question).random() < recipe.data.without_gold
-    others = [chunk for chunk in ranked if not _holds_evidence(chunk, question)]
-    return _Context(question, ranked, others, None if withheld else gold, withheld)
-
-
-def _chance(recipe: Recipe, question: Question) -> random.Random:
-    return random.Random(f"{recipe.optimisation.seed} {question.id}")
-
-
-def _excerpts(contexts: Sequence[_Context], retriever: Search, language: str, config: RagConfig) -> list[list[str]]:
+def _sentences(
+    evidenced: Sequence[_Evidenced], recipe: Recipe, retriever: Search, language: str, config: RagConfig
+) -> list[Context]:
     """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
+    from finetune.dataset import Context
+    from finetune.raft import is_withheld
     from rag.extractive import ExtractiveGenerator
 
     count = config.context_sentences or 1
-    pools = [(each.others if each.gold is None else each.ranked)[: config.top_k] for each in contexts]
+    shown_gold = [
+        None if is_withheld(each.question, recipe.data, recipe.optimisation.seed) else each.gold for each in evidenced
+    ]
+    pools = [
+        (each.distractors if gold is None else each.ranked)[: config.top_k]
+        for each, gold in zip(evidenced, shown_gold, strict=True)
+    ]
     generator = ExtractiveGenerator(retriever.embedder, retriever.query_idf, language)
-    found = generator.excerpts_many([each.question.question for each in contexts], pools, count)
-    shown = []
-    for context, excerpts in zip(contexts, found, strict=True):
+    found = generator.excerpts_many([each.question.question for each in evidenced], pools, count)
+    contexts = []
+    for each, gold, excerpts in zip(evidenced, shown_gold, found, strict=True):
         texts = [excerpt.text for excerpt in excerpts]
-        if context.gold is not None and not any(
-            _is_evidence(span, context.question) for e in excerpts for span in e.spans
-        ):
-            texts = [*texts[: count - 1], _evidence_text(context.gold, context.question)]
-        shown.append(texts)
-    return shown
+        if gold is not None and not any(_is_evidence(span, each.question) for e in excerpts for span in e.spans):
+            texts = [*texts[: count - 1], each.quote]
+        withheld = each.gold is not None and gold is None
+        quote = each.quote if gold is not None and recipe.data.quotes else ""
+        contexts.append(Context(tuple(texts), holds_answer=not withheld, quote=quote))
+    return contexts
 
 
 def _is_evidence(span: tuple[str, int, int], question: Question) -> bool:
@@ -210,12 +224,3 @@ def _holds_evidence(chunk: Document, question: Question) -> bool:
 def _overlaps(start: int, end: int, evidence: Evidence) -> bool:
     """Tell whether the characters `start:end` meet the evidence; evidence without a span is the whole document."""
     return evidence.start is None or evidence.end is None or (start < evidence.end and evidence.start < end)
-
-
-def _rank(gold: Document, ranked: Sequence[Document], others: Sequence[Document]) -> int | None:
-    """Return how many of `others` stand before `gold` in `ranked`; None if it is not there."""
-    ids = [chunk.id for chunk in ranked]
-    if gold.id not in ids:
-        return None
-    before = set(ids[: ids.index(gold.id)])
-    return sum(chunk.id in before for chunk in others)

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from data_prep.questions import Question
 
 
+def is_withheld(question: Question, data: DataSection, seed: int = 0) -> bool:
+    """Tell whether a question is of the share `data.without_gold` that is trained without its gold passage.
+
+    The choice is that of `seed` and the question's id.
+    """
+    return random.Random(f"{seed}:{question.id}").random() < data.without_gold
+
+
 def raft_context(
     question: Question,
     gold: Sequence[str],
@@ -31,15 +39,15 @@ def raft_context(
 ) -> Context:
     """Return the passages of one question's training prompt, and whether they hold its answer.
 
-    `gold` are the passages that hold the evidence (none for an unanswerable question), `retrieved` what the retriever
-    finds, best first; both may share passages. A share `data.without_gold` of the answerable questions, chosen by
-    `seed` and question id, gets no gold passage. The gold ones stay where the retriever put them; one that it missed
-    is put at a random place. `data.distractors` others stand beside them, fewer if more than `budget` tokens as
-    `count_tokens` counts would be needed: the gold passages are kept first. `quote` is what of them carries the answer;
-    it is trained with it where `data.quotes` says so.
+    `gold` are the passages that hold the evidence, none for an unanswerable question; nor for an answerable one of
+    which nobody says where its answer stands: what is retrieved is taken to hold it. `retrieved` is what the retriever
+    finds, best first; it may hold the gold passages. Where `is_withheld` says so, the gold passages are left out. Else
+    they stay where the retriever put them; one that it missed is put at a random place. `data.distractors` others stand
+    beside them, fewer if more than `budget` tokens as `count_tokens` counts would be needed: the gold passages are kept
+    first. `quote` is what of them carries the answer; it is trained with it where `data.quotes` says so.
     """
-    chance = random.Random(f"{seed}:{question.id}")
-    withheld = bool(gold) and chance.random() < data.without_gold
+    withheld = bool(gold) and is_withheld(question, data, seed)
+    chance = random.Random(f"{seed}:{question.id}:place")
     kept = [] if withheld else list(dict.fromkeys(gold))
     others = [passage for passage in dict.fromkeys(retrieved) if passage not in set(gold)]
     wanted = data.distractors + (0 if kept else 1)
@@ -48,7 +56,7 @@ def raft_context(
     for passage in kept:
         if passage in chosen and passage not in order:
             order.insert(chance.randint(0, len(order)), passage)
-    return Context(tuple(order), holds_answer=bool(kept), quote=quote if kept and data.quotes else "")
+    return Context(tuple(order), holds_answer=not withheld, quote=quote if kept and data.quotes else "")
 
 
 def _within(

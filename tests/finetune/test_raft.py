@@ -66,6 +66,17 @@ def test_where_the_context_holds_nothing_the_refusal_is_trained(pocket_like: Pat
     assert trained.strip() == "The documents do not say.<|end|>"
 
 
+def test_an_answer_without_known_evidence_is_trained_on_what_is_found(pocket_like: Path) -> None:
+    """Imported questions may not say where their answers stand: retrieval is believed, nothing counts as withheld."""
+    data = DataSection(context=True, distractors=1, without_gold=1.0)
+    context = raft_context(questions()[0], [], RETRIEVED, data)
+    assert context.passages == ("near", "gold")
+    tokenizer = load_tokenizer(str(pocket_like))
+    (example,) = build_examples([questions()[0]], tokenizer, max_length=128, passages=lambda _: context)
+    trained = tokenizer.decode([token for token in example.labels if token != IGNORED])
+    assert trained.strip() == f"{questions()[0].answers[0]}<|end|>"
+
+
 def test_answers_quote_what_carries_them(pocket_like: Path) -> None:
     """With `quotes` the words of the gold passage stand behind the answer; without it, or withheld, they do not."""
     tokenizer = load_tokenizer(str(pocket_like))
