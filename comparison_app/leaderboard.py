@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log10, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,8 +126,3 @@ def _standing(
 def expected_score(points_ahead: float) -> float:
     """Return the chance that an arm so many points ahead wins."""
     return 1 / (1 + 10 ** (-points_ahead / 400))
-
-
-def points_of(win_rate: float) -> float:
-    """Return how many points ahead an arm is that wins with this chance (0 < `win_rate` < 1)."""
-    return 400 * log10(win_rate / (1 - win_rate))

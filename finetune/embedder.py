@@ -25,7 +25,7 @@ from finetune.encoder_watching import OnStep
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.models import quiet_libraries
 from finetune.run_record import FILE_NAME, library_versions
-from finetune.task_recipes import is_task_recipe, load_task_recipe, task_recipe_names
+from finetune.task_recipes import is_task_recipe, load_task_recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,11 +125,6 @@ class EmbedderRecord:
 def is_embedder_recipe(path_or_name: str | Path) -> bool:
     """Tell whether a recipe, by path or bundled name, is one of this module."""
     return is_task_recipe(path_or_name, TASK)
-
-
-def embedder_recipe_names() -> list[str]:
-    """Return the names of the embedder recipes that ship, sorted."""
-    return task_recipe_names(TASK)
 
 
 def load_embedder_recipe(path_or_name: str | Path) -> EmbedderRecipe:

@@ -40,11 +40,6 @@ def load_minilm_tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(str(minilm_path()), local_files_only=True)
 
 
-def load_minilm_decoder() -> BertGenerationDecoder:
-    """Load MiniLM (6 layers, width 384) as a decoder."""
-    return load_decoder_of(minilm_path())
-
-
 def load_decoder_of(folder: Path, layers: Sequence[int] = ()) -> BertGenerationDecoder:
     """Load the BERT encoder in `folder` as a `BertGenerationDecoder` with tied embeddings and no dropout.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import threading
+from math import log10
 from pathlib import Path
 
 import pytest
 
 from comparison_app.errors import ComparisonError
-from comparison_app.leaderboard import MOST_NEEDED, expected_score, leaderboard, points_of, votes_needed
+from comparison_app.leaderboard import MOST_NEEDED, expected_score, leaderboard, votes_needed
 from comparison_app.votes import Vote, VoteStore, export_preferences, preference_pairs, read_votes
 
 
@@ -57,7 +58,7 @@ def test_two_arms_have_the_closed_form() -> None:
     votes = [_vote("x", "y", "a", n) for n in range(300)] + [_vote("y", "x", "a", n) for n in range(100)]
     first, second = leaderboard(votes, rounds=200)
     assert (first.arm, first.wins, first.losses, second.wins) == ("x", 300, 100, 100)
-    assert first.points - second.points == pytest.approx(points_of(0.75), abs=1.0)
+    assert first.points - second.points == pytest.approx(400 * log10(3), abs=1.0)  # a chance of 0.75 is odds of 3
     assert first.low and first.high and first.low < first.points < first.high
     assert second.needed == 0
 

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from finetune.embedder import (
+    TASK,
     EmbedderPair,
     EmbedderRecipe,
-    embedder_recipe_names,
     is_embedder_recipe,
     load_embedder_recipe,
     train_embedder,
 )
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.pocket.base import minilm_path
+from finetune.task_recipes import task_recipe_names
 
 PAIRS = [
     EmbedderPair(
@@ -178,12 +179,13 @@ def test_recipes_that_ship_are_sound() -> None:
     """Both load, and are not taken for adapter recipes."""
     from finetune.config import recipe_names
 
-    assert embedder_recipe_names() == ["embedder", "embedder-pairwise"]
-    assert {load_embedder_recipe(name).loss for name in embedder_recipe_names()} == {
+    names = task_recipe_names(TASK)
+    assert names == ["embedder", "embedder-pairwise"]
+    assert {load_embedder_recipe(name).loss for name in names} == {
         "multiple-negatives",
         "pairwise-similarity",
     }
-    assert not set(recipe_names()) & set(embedder_recipe_names())
+    assert not set(recipe_names()) & set(names)
     assert not is_embedder_recipe("pocket-live")
 
 

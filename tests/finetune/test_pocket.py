@@ -15,7 +15,7 @@ from finetune.errors import FinetuneError, ModelError
 from finetune.forgetting import MultipleChoice
 from finetune.models import MODELS_VARIABLE, load_base, load_tokenizer
 from finetune.pocket import pocket_path
-from finetune.pocket.base import load_minilm_decoder, load_minilm_tokenizer, minilm_path
+from finetune.pocket.base import load_decoder_of, load_minilm_tokenizer, minilm_path
 from finetune.pocket.evaluation import replies, token_f1
 from finetune.pocket.heads import GUIDED_HEADS, guided_heads
 from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
@@ -76,7 +76,7 @@ def test_the_decoder_starts_as_minilm() -> None:
     from transformers import AutoModel
 
     encoder = AutoModel.from_pretrained(str(minilm_path()), local_files_only=True).eval()
-    decoder, tokenizer = load_minilm_decoder().eval(), load_minilm_tokenizer()
+    decoder, tokenizer = load_decoder_of(minilm_path()).eval(), load_minilm_tokenizer()
     ids = tokenizer("Hold the button until the light turns blue.", return_tensors="pt")["input_ids"]
     everything = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool)
     with torch.no_grad():
