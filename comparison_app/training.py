@@ -82,7 +82,7 @@ def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callab
     """Return the function that gives a question its passages: the gold one among what retrieval finds for it.
 
     This is the data of RAFT (Zhang et al. 2024, arXiv 2403.10131). The gold passage is withheld from a share of the
-    questions, which then train the refusal; the others' answers quote it where `data.quotes` says so. A model of short
+    questions, which then train the refusal; the others' answers quote it where `data.reply` says so. A model of short
     context is trained on what it will be asked with: the best sentences of the chunks found. Others get the gold chunk
     where retrieval ranks it (at a seeded place if it is not found), beside `distractors` others.
     """
@@ -156,7 +156,7 @@ def _sentences(
 ) -> list[Context]:
     """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
     from finetune.dataset import Context
-    from finetune.raft import is_withheld
+    from finetune.raft import is_withheld, quoting
     from rag.extractive import ExtractiveGenerator
 
     count = config.context_sentences or 1
@@ -172,11 +172,12 @@ def _sentences(
     contexts = []
     for each, gold, excerpts in zip(evidenced, shown_gold, found, strict=True):
         texts = [excerpt.text for excerpt in excerpts]
-        if gold is not None and not any(_is_evidence(span, each.question) for e in excerpts for span in e.spans):
-            texts = [*texts[: count - 1], each.quote]
+        carrying = [e.text for e in excerpts if any(_is_evidence(span, each.question) for span in e.spans)]
+        if gold is not None and not carrying:
+            texts, carrying = [*texts[: count - 1], each.quote], [each.quote]
         withheld = each.gold is not None and gold is None
-        quote = each.quote if gold is not None and recipe.data.quotes else ""
-        contexts.append(Context(tuple(texts), holds_answer=not withheld, quote=quote))
+        quote = " ".join(carrying) if gold is not None else ""
+        contexts.append(quoting(Context(tuple(texts), holds_answer=not withheld), quote, recipe.data))
     return contexts
 
 

@@ -26,6 +26,7 @@ _LIMITS = ("max_steps", "max_seconds")
 REPORTERS = ("tensorboard", "wandb", "trackio")
 PREFERENCE_LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "sft")
 REFERENCES = ("start", "base")
+REPLIES = ("answer", "answer-and-quote", "quote")
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,18 @@ class DataSection:
     """Passages without the answer that stand beside the gold one."""
     without_gold: float = 0.0
     """Share of answerable questions whose gold passage is withheld."""
-    quotes: bool = False
-    """Train answers that quote: behind each, in quotation marks, the words of its passage that carry it."""
+    reply: str = "answer"
+    """What is trained as the reply: the answer; behind it, in quotation marks, the words of its passage that carry it
+    (`answer-and-quote`); or these words alone (`quote`), which a small model learns to copy more easily."""
     unanswerable: float = 1.0
     """Share of the unanswerable questions that are trained; a small model that sees many declines what it could say."""
     closed_book_share: float = 0.0
     """Share of the questions that a context recipe also trains without any passage."""
 
     def __post_init__(self) -> None:
-        raft_only = self.without_gold != 0.0 or self.closed_book_share != 0.0 or self.quotes
+        raft_only = self.without_gold != 0.0 or self.closed_book_share != 0.0 or self.reply != "answer"
         _refuse(
+            _one_of("reply", self.reply, REPLIES),
             _at_least("max_length", self.max_length, 16),
             _at_least("distractors", self.distractors, 0),
             _at_least("wordings", self.wordings, 1),
@@ -91,7 +94,7 @@ class DataSection:
             _between("without_gold", self.without_gold, 0, 1),
             _between("unanswerable", self.unanswerable, 0, 1),
             _between("closed_book_share", self.closed_book_share, 0, 1),
-            "without_gold, quotes and closed_book_share need context = true"
+            "without_gold, closed_book_share and a reply that quotes need context = true"
             if raft_only and not self.context
             else None,
         )

@@ -31,12 +31,14 @@ SHORT_ROW = 128
 class Context:
     """The passages of a training prompt, in order, and whether they hold the answer; if not, the refusal is trained.
 
-    `quote` is what of them carries the answer: it is trained behind it, in quotation marks.
+    `quote` is what of them carries the answer. Where there is one it is trained behind the answer, in quotation marks,
+    or in its stead (`quote_alone`).
     """
 
     passages: tuple[str, ...]
     holds_answer: bool = True
     quote: str = ""
+    quote_alone: bool = False
 
 
 Passages = Callable[["Question"], "Sequence[str] | Context"]
@@ -112,7 +114,7 @@ def _fitting(
 def _example(question: Question, tokenizer: PreTrainedTokenizerBase, context: Context, language: str) -> Example:
     """Tokenise one question with its reply, whatever its length."""
     answered = question.answers and context.holds_answer
-    reply = _quoting(question.answers[0], context.quote) if answered else refusal(language)
+    reply = _reply(question.answers[0], context) if answered else refusal(language)
     prompt = (
         with_context(question.question, context.passages, language=language)
         if context.passages
@@ -122,9 +124,11 @@ def _example(question: Question, tokenizer: PreTrainedTokenizerBase, context: Co
     return Example(question.id, tuple(ids), (IGNORED,) * shared + tuple(ids[shared:]))
 
 
-def _quoting(answer: str, quote: str) -> str:
-    """Return the answer with the quote that carries it; alone if it holds the quote's words already."""
-    words = " ".join(quote.split())
+def _reply(answer: str, context: Context) -> str:
+    """Return the answer, the quote, or both; the answer alone if it holds the quote's words already."""
+    words = " ".join(context.quote.split())
+    if words and context.quote_alone:
+        return words
     if not words or words.casefold() in " ".join(answer.split()).casefold():
         return answer
     return f"{answer} \N{LEFT DOUBLE QUOTATION MARK}{words}\N{RIGHT DOUBLE QUOTATION MARK}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finetune.config import DataSection
@@ -24,6 +25,13 @@ def is_withheld(question: Question, data: DataSection, seed: int = 0) -> bool:
     The choice is that of `seed` and the question's id.
     """
     return random.Random(f"{seed}:{question.id}").random() < data.without_gold
+
+
+def quoting(context: Context, quote: str, data: DataSection) -> Context:
+    """Return the context with the quote that its reply has, if the recipe says so."""
+    if data.reply == "answer" or not quote:
+        return context
+    return replace(context, quote=quote, quote_alone=data.reply == "quote")
 
 
 def raft_context(
@@ -44,7 +52,7 @@ def raft_context(
     finds, best first; it may hold the gold passages. Where `is_withheld` says so, the gold passages are left out. Else
     they stay where the retriever put them; one that it missed is put at a random place. `data.distractors` others stand
     beside them, fewer if more than `budget` tokens as `count_tokens` counts would be needed: the gold passages are kept
-    first. `quote` is what of them carries the answer; it is trained with it where `data.quotes` says so.
+    first. `quote` is what of them carries the answer; it is trained with it, or alone, where `data.reply` says so.
     """
     withheld = bool(gold) and is_withheld(question, data, seed)
     chance = random.Random(f"{seed}:{question.id}:place")
@@ -56,7 +64,7 @@ def raft_context(
     for passage in kept:
         if passage in chosen and passage not in order:
             order.insert(chance.randint(0, len(order)), passage)
-    return Context(tuple(order), holds_answer=not withheld, quote=quote if kept and data.quotes else "")
+    return quoting(Context(tuple(order), holds_answer=not withheld), quote if kept else "", data)
 
 
 def _within(

@@ -229,7 +229,7 @@ def test_passages_for_training_hold_the_gold_one_among_distractors(
     model = "pocket" if short_context else str(save_llama(tmp_path / "llama", positions=4096))
 
     def held(without_gold: float) -> list[bool]:
-        data = {"context": True, "distractors": 1, "without_gold": without_gold, "quotes": True}
+        data = {"context": True, "distractors": 1, "without_gold": without_gold, "reply": "answer-and-quote"}
         tables = {"model": {"name": model}, "data": data, "optimisation": {"max_steps": 1}}
         passages = passages_for(recipe_from_mapping(tables, name="r", source="test"), corpus, workspace)
         texts = {document.id: document.content or "" for document in corpus.documents()}

@@ -50,7 +50,7 @@ def test_the_raft_recipe_of_a_7b_trains_answers_that_quote(recipe: Recipe, small
     assert quoting >= len(asked) / 3
     record = train_on_corpus(recipe, corpus, workspace, "quoting")
     assert record.context
-    assert record.recipe["data"]["quotes"]
+    assert record.recipe["data"]["reply"] == "answer-and-quote"
     assert record.losses[-1][1] < record.losses[0][1]
     model = LocalModel(recipe.model.name, quantization="nf4")
     model.add_adapter("quoting", workspace.adapters / "quoting")

@@ -78,13 +78,14 @@ def test_an_answer_without_known_evidence_is_trained_on_what_is_found(pocket_lik
 
 
 def test_answers_quote_what_carries_them(pocket_like: Path) -> None:
-    """With `quotes` the words of the gold passage stand behind the answer; without it, or withheld, they do not."""
+    """The gold passage's words stand behind the answer or in its stead, as the recipe says; withheld, they do not."""
     tokenizer = load_tokenizer(str(pocket_like))
     question, passage = questions()[1], "The spare key lies under the left seat of the car."
     for data, expected in (
-        (DataSection(context=True, quotes=True), f"Under the left seat. \u201c{passage}\u201d"),
+        (DataSection(context=True, reply="answer-and-quote"), f"Under the left seat. \u201c{passage}\u201d"),
         (DataSection(context=True), "Under the left seat."),
-        (DataSection(context=True, quotes=True, without_gold=1.0), "The documents do not say."),
+        (DataSection(context=True, reply="quote"), passage),
+        (DataSection(context=True, reply="quote", without_gold=1.0), "The documents do not say."),
     ):
         context = raft_context(question, [passage], [passage, "far"], data, quote=passage)
         (example,) = build_examples([question], tokenizer, max_length=128, passages=lambda _, c=context: c)  # type: ignore[misc]
