@@ -232,7 +232,7 @@ def four_bit_model(job: Job) -> Any:
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 8192}
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 16384}
     small |= {"num_attention_heads": 4, "num_key_value_heads": 2}
     config = MistralConfig(vocab_size=32768, sliding_window=None) if not job.tiny else MistralConfig(**small)
     config._attn_implementation = "sdpa"

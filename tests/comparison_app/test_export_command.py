@@ -42,7 +42,7 @@ def test_the_bundled_adapter_goes_out_in_every_way_it_can(tmp_path: Path, capsys
     assert merged["largest_difference"] < 1e-2  # type: ignore[operator]
     assert (workspace.models / "tern-full-merged" / "model.safetensors").is_file()
     small = _run(capsys, "export", "tern-full", "--to", "int8", "--questions", "4", *place)
-    assert small["size_bytes"] < 0.7 * small["size_before"]  # type: ignore[operator]
+    assert small["size_bytes"] < 0.8 * small["size_before"]  # type: ignore[operator]  # almost half are embeddings
     figures = small["figures"]
     assert isinstance(figures, dict)
     assert figures["before"]["questions"] == figures["after"]["questions"] == 4
