@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from data_prep.errors import VersusError
+from rag.arrays import read_array
 from rag.errors import IndexMismatch, SnapshotMoved, StoreError
 from rag.lexical import LexicalIndex, Tokenizer, make_lexical_index
 from rag.locking import derived_lock
@@ -306,9 +307,7 @@ def _span(name: str) -> tuple[int, int]:
 
 def _compacted(folder: Path, connection: sqlite3.Connection, source: _Source, names: list[str]) -> list[str]:
     """Return `names` with neighbours merged where there are too many, and segments that are mostly dead rewritten."""
-    import numpy as np
-
-    sizes = {name: len(np.load(folder / name / "rows.npy", mmap_mode=None)) for name in names}
+    sizes = {name: len(read_array(folder / name / "rows.npy")) for name in names}
     dead = _dead_shares(folder, connection, names)
     if len(names) > _MOST_SEGMENTS:
         start = merge_from([sizes[name] for name in names])
@@ -320,13 +319,11 @@ def _compacted(folder: Path, connection: sqlite3.Connection, source: _Source, na
 
 
 def _dead_shares(folder: Path, connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, float]:
-    import numpy as np
-
     shares = {}
     for name in names:
         query = "SELECT count(*) FROM removed WHERE row BETWEEN ? AND ?"
         removed = connection.execute(query, _span(name)).fetchone()[0]
-        held = np.load(folder / name / "rows.npy", mmap_mode=None)
+        held = read_array(folder / name / "rows.npy")
         shares[name] = removed / len(held) if len(held) else 0.0
     return shares
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from zipfile import BadZipFile
 
+from rag.arrays import read_arrays
 from rag.errors import StoreError
 
 if TYPE_CHECKING:
@@ -231,12 +232,10 @@ class Bm25sIndex:
     def load(cls, path: Path, tokenizer: Tokenizer) -> Bm25sIndex:
         """Read what `save` wrote; raises `StoreError` where it is damaged."""
         import bm25s
-        import numpy as np
 
         try:
-            with np.load(f"{path}.npz", allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in ("data", "indices", "indptr")}
-                size = int(stored["size"])
+            stored = read_arrays(f"{path}.npz")
+            arrays, size = {name: stored[name] for name in ("data", "indices", "indptr")}, int(stored["size"])
             vocabulary = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise StoreError(f"{path}: the BM25 index is damaged ({error})") from error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag import postings as bm25
 from rag import vectors as dense
+from rag.arrays import read_array
 from rag.errors import StoreError
 from rag.postings import Postings, build_postings, merge_postings, term_hash
 from rag.prompts import indexed_text
@@ -221,8 +222,7 @@ def _open(folder: Path) -> Segment:
     def array(name: str) -> NDArray[Any]:
         path = folder / f"{name}.npy"
         mode: Literal["r"] | None = "r" if path.stat().st_size > _MAPPED_FROM else None
-        found: NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
-        return found.view(np.ndarray)
+        return read_array(path, mode).view(np.ndarray)
 
     sentences = Sentences(*(array(name) for name in dense.SENTENCE_ARRAYS))
     postings = Postings(*(array(name) for name in bm25.ARRAYS))
