@@ -14,6 +14,7 @@ from comparison_app.errors import ComparisonError
 from comparison_app.exporting import card_scores
 from comparison_app.workspace import BUNDLED_ADAPTERS, Workspace
 from finetune.classifier import predict
+from finetune.models import load_base
 from finetune.training import train_adapter
 from tests.finetune.test_training import recipe
 from tests.finetune.tiny import questions, save_llama
@@ -42,7 +43,8 @@ def test_the_bundled_adapter_goes_out_in_every_way_it_can(tmp_path: Path, capsys
     assert merged["largest_difference"] < 1e-2  # type: ignore[operator]
     assert (workspace.models / "tern-full-merged" / "model.safetensors").is_file()
     small = _run(capsys, "export", "tern-full", "--to", "int8", "--questions", "4", *place)
-    assert small["size_bytes"] < 0.8 * small["size_before"]  # type: ignore[operator]  # almost half are embeddings
+    embeddings = 2 * sum(table.numel() for table in load_base("pocket").base_model.embeddings.parameters())
+    assert small["size_bytes"] - embeddings < 0.55 * (small["size_before"] - embeddings)  # type: ignore[operator]
     figures = small["figures"]
     assert isinstance(figures, dict)
     assert figures["before"]["questions"] == figures["after"]["questions"] == 4
