@@ -219,12 +219,13 @@ def test_a_subset_keeps_only_the_questions_whose_slice_holds_for_it(small_corpus
 @pytest.mark.slow
 @pytest.mark.parametrize("short_context", [True, False])
 def test_passages_for_training_hold_the_gold_one_among_distractors(
-    small_corpus: Path, tmp_path: Path, short_context: bool
+    small_corpus: Path, tmp_path: Path, short_context: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without withholding every answerable question sees its evidence; with it, some do not.
 
-    A model of short context is shown sentences, any other whole chunks.
+    A model of short context is shown sentences, any other whole chunks. They are looked for three questions at a time.
     """
+    monkeypatch.setattr("comparison_app.training.AT_ONCE", 3)
     corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
     model = "pocket" if short_context else str(save_llama(tmp_path / "llama", positions=4096))
 

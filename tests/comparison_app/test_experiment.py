@@ -32,6 +32,12 @@ def test_the_experiments_that_ship_are_found_by_name_and_hold_every_kind_of_arm(
     assert experiment.corpus == "tern-manual"
 
 
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_experiment_that_ships_can_be_loaded_by_its_name(path: Path) -> None:
+    """The file's name is the experiment's."""
+    assert load_experiment(find_experiment(path.stem)).name == path.stem
+
+
 def test_the_demo_asks_about_180_questions_and_24_of_new_documents() -> None:
     """It must fit six minutes on two cores."""
     sample = load_experiment(find_experiment("manual-demo")).sample
