@@ -180,10 +180,11 @@ def _train(
     on_step: Callable[[TrainingStep], None],
 ) -> None:
     from finetune.models import default_device
-    from finetune.training import train_adapter
+    from finetune.training import taught_questions, train_adapter
 
     if not questions:
         raise ComparisonError(f"there are no questions to train {folder.name} on")
+    shown = taught_questions(questions, recipe)
     with only_training(workspace, default_device(), folder.name):
         train_adapter(
             recipe,
@@ -191,7 +192,7 @@ def _train(
             folder,
             on_step=on_step,
             resume="if same",
-            passages=passages_for(recipe, corpus, workspace) if recipe.data.context else None,
+            passages=passages_for(recipe, shown, corpus, workspace) if recipe.data.context else None,
             general=general_checks(workspace, corpus.language),
         )
 

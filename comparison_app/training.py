@@ -48,19 +48,21 @@ def train_on_corpus(
     from comparison_app.preparing import general_checks
     from finetune.models import default_device
     from finetune.processes import first_goes_ahead
-    from finetune.training import train_adapter
+    from finetune.training import taught_questions, train_adapter
 
     if recipe.dpo is not None:
         raise ComparisonError(f"recipe {recipe.name} learns from preferences, not questions: `versus prefer` takes it")
     questions = training_questions(corpus, subset)
+    dev = corpus.questions("dev") if recipe.tracking.eval_every else []
+    shown = [*taught_questions(questions, recipe), *dev]
     with only_training(workspace, default_device(), name):
         with first_goes_ahead(default_device()):
-            passages = passages_for(recipe, corpus, workspace) if recipe.data.context else None
+            passages = passages_for(recipe, shown, corpus, workspace) if recipe.data.context else None
         return train_adapter(
             recipe,
             questions,
             workspace.adapters / name,
-            dev=corpus.questions("dev") if recipe.tracking.eval_every else (),
+            dev=dev,
             on_step=on_step,
             resume=resume,
             passages=passages,
@@ -82,8 +84,10 @@ def training_questions(corpus: Corpus, subset: str | None = None) -> list[Questi
     return questions
 
 
-def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callable[[Question], Context]:
-    """Return the function that gives a question its passages: the gold one among what retrieval finds for it.
+def passages_for(
+    recipe: Recipe, questions: Sequence[Question], corpus: Corpus, workspace: Workspace
+) -> Callable[[Question], Context]:
+    """Return the function that gives each of `questions` its passages: the gold one among what retrieval finds for it.
 
     This is the data of RAFT (Zhang et al. 2024, arXiv 2403.10131). The gold passage is withheld from a share of the
     questions, which then train the refusal; the others' answers quote it where `data.reply` says so. A model of short
@@ -94,7 +98,6 @@ def passages_for(recipe: Recipe, corpus: Corpus, workspace: Workspace) -> Callab
 
     config = fit_context(rag_config(), model_context(recipe.model.name))
     retriever = open_retriever(workspace, corpus, config)
-    questions = corpus.questions("train") + corpus.questions("dev")
     chunks = retriever.store.filter_documents()
     by_id: dict[str, Context] = {}
     for start in range(0, len(questions), AT_ONCE):

@@ -163,6 +163,12 @@ def require_arithmetic(recipe: Recipe, device: str) -> None:
         )
 
 
+def taught_questions(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
+    """Return those of `questions` that the recipe teaches: its share of the unanswerable, its wordings of each fact."""
+    chosen = _chosen(questions, recipe)
+    return chosen if recipe.data.wordings is None else _fewer_wordings(chosen, recipe.data.wordings)
+
+
 def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
     """Return the questions without those unanswerable ones that the recipe leaves out; which ones, the seed decides."""
     share, seed = recipe.data.unanswerable, recipe.optimisation.seed
@@ -239,9 +245,7 @@ def _prepare(
         )
 
     seed = recipe.optimisation.seed
-    questions = asked = _chosen(questions, recipe)
-    if recipe.data.wordings is not None:
-        questions = _fewer_wordings(asked, recipe.data.wordings)
+    asked, questions = _chosen(questions, recipe), taught_questions(questions, recipe)
     train = examples(with_rewordings(questions, recipe.data.rewordings, seed) if recipe.data.rewordings else questions)
     if recipe.data.context and recipe.data.closed_book_share > 0:
         chosen = random.Random(seed).sample(list(questions), round(recipe.data.closed_book_share * len(questions)))

@@ -232,7 +232,8 @@ def test_passages_for_training_hold_the_gold_one_among_distractors(
     def held(without_gold: float) -> list[bool]:
         data = {"context": True, "distractors": 1, "without_gold": without_gold, "reply": "answer-and-quote"}
         tables = {"model": {"name": model}, "data": data, "optimisation": {"max_steps": 1}}
-        passages = passages_for(recipe_from_mapping(tables, name="r", source="test"), corpus, workspace)
+        recipe = recipe_from_mapping(tables, name="r", source="test")
+        passages = passages_for(recipe, corpus.questions("train"), corpus, workspace)
         texts = {document.id: document.content or "" for document in corpus.documents()}
         asked = [question for question in corpus.questions("train") if question.answerable]
         if short_context:

@@ -32,7 +32,7 @@ def test_the_raft_recipe_of_a_7b_trains_answers_that_quote(recipe: Recipe, small
     """What is trained is an answer and the words of a shown passage, or the refusal; an adapter of 4 bits comes out."""
     corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
     asked = [question for question in corpus.questions("train") if question.answers]
-    tokenizer, passages = load_tokenizer(recipe.model.name), passages_for(recipe, corpus, workspace)
+    tokenizer, passages = load_tokenizer(recipe.model.name), passages_for(recipe, asked, corpus, workspace)
     examples = build_examples(asked, tokenizer, max_length=2048, passages=passages)
     quoting = 0
     for question, example in zip(asked, examples, strict=True):
