@@ -47,6 +47,19 @@ def test_the_manual_is_as_large_as_it_says(manual: Corpus) -> None:
     assert all(len(answer.split()) <= 45 for q in manual.questions("test") for answer in q.answers)
 
 
+def test_the_readme_of_the_sample_corpora_counts_right(manual: Corpus) -> None:
+    """The table of splits and slices, and how many different questions there are."""
+    text = (SAMPLE_CORPORA / "README.md").read_text(encoding="utf-8")
+    names = next(line for line in text.splitlines() if line.startswith("| split |")).strip("| ").split(" | ")[1:]
+    for split in ("train", "dev", "test"):
+        told = next(line for line in text.splitlines() if line.startswith(f"| {split} |")).strip("| ").split(" | ")[1:]
+        found = Counter(question.slice for question in manual.questions(split))
+        assert [f"{found[name]:,}" for name in names] == told, split
+    facts = [fact for fact in read_facts(manual.path / "questions" / "facts.jsonl") if fact.answers]
+    asked = {question for fact in facts for question in (*fact.wordings, *fact.paraphrases)}
+    assert f"{len(facts):,} facts with {len(asked):,} different questions" in text
+
+
 def test_the_manual_does_not_contradict_itself(manual: Corpus) -> None:
     """Every pair of documents that claims a number differently was read and found right, or is meant to change it."""
     found = contradictions({document.id: document.content or "" for document in manual.documents()})
