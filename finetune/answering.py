@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from haystack.dataclasses import ChatMessage, GeneratedAnswer
 
 
+_UNSETTLED = "\N{REPLACEMENT CHARACTER}"
+"""What a decoder gives for bytes that are no whole character yet: one for all of them, or one for each."""
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """What `warm_up` loads."""
@@ -240,8 +244,7 @@ class AdapterGenerator:
         while not batch.done:
             self.model.step(batch, self.adapter)
             text = self.model.text(row.tokens).lstrip()
-            settled = text[: -1 if text.endswith("\N{REPLACEMENT CHARACTER}") and not batch.done else None]
-            settled = settled if batch.done else settled.rstrip()
+            settled = text if batch.done else text.rstrip(_UNSETTLED).rstrip()
             if len(settled) > len(shown):
                 yield settled[len(shown) :]
                 shown = settled

@@ -20,7 +20,7 @@ from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataE
 from finetune.run_record import read_run_record
 from finetune.trainer import require_finite
 from finetune.training import TrainingStep, train_adapter
-from tests.finetune.tiny import questions, save_pocket_like
+from tests.finetune.tiny import questions, save_chained_llama, save_pocket_like
 from tests.finetune.tiny_models import tiny_llama
 
 TRAINED = ["Twelve hours in the cold.", "Under the left seat.", "Amber when the tyre is flat."]
@@ -95,6 +95,14 @@ def test_streaming_gives_the_same_answer(pocket_like: Path, trained: tuple[Path,
     *pieces, last = answerer.stream("How long does the battery last?")
     assert len(pieces) > 2
     assert "".join(pieces) == last.data == TRAINED[0]
+
+
+def test_a_character_spelled_in_bytes_is_streamed_whole(tmp_path: Path) -> None:
+    """A tokenizer that gives one replacement character a byte streams none of them, and loses nothing behind them."""
+    model = LocalModel(str(save_chained_llama(tmp_path / "model", "?Hi 😀!")))
+    *pieces, last = FinetunedAnswerer(model.generator()).stream("Who is there?")
+    assert pieces == ["H", "i", " 😀", "!"]
+    assert last.data == "Hi 😀!"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,43 @@ def questions() -> list[Question]:
         Question("q3", "What colour is the warning light?", ("Amber when the tyre is flat.",), fact="f3"),
         Question("q4", "Who painted the door?"),
     ]
+
+
+def save_chained_llama(folder: Path, text: str) -> Path:
+    """Save a Llama with byte fallback, as Llama 2 has it, that goes on as `text` does; no token stands twice in it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_fallback_tokenizer(sorted({*text} & {*map(chr, range(33, 127))}))
+    size = -(-len(tokenizer) // 4) * 4
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=size, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=128, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1)
+        model.get_input_embeddings().weight.copy_(torch.eye(size))
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for token, following in zip(ids, [*ids[1:], tokenizer.eos_token_id], strict=True):
+            model.get_output_embeddings().weight[following, token] = 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _byte_fallback_tokenizer(characters: Sequence[str]) -> Any:
+    """Return a tokenizer of single characters, that spells all others in bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *characters]
+    vocabulary = {word: place for place, word in enumerate(words)}
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
