@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from finetune.models import POCKET, resolve_model
+from finetune.errors import ModelError
+from finetune.models import POCKET, model_folder
 from finetune.run_record import RunRecord
 
 UNKNOWN_LICENCE = "unknown"
@@ -35,14 +37,15 @@ def write_card(
 
     `scores` are of the run called `run`. Without `licence` that of the base model stands, where its own card says it.
     """
+    stated = licence or base_licence(record.base_model)
     parts = [
-        _front(record, licence or base_licence(record.base_model), merged),
+        _front(record, stated, merged),
         f"# {name}",
         _opening(record, merged),
         _loading(name, record, merged),
         _training(record),
         _results(record, scores, run),
-        _limits(record, licence),
+        _limits(record, _licence_source(licence, stated)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -50,14 +53,14 @@ def write_card(
 def base_licence(base: str) -> str:
     """Return the licence in the base model's own card on this machine, `unknown` where it says none."""
     try:
-        card = Path(resolve_model(base)) / "README.md"
-        lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    except (OSError, UnicodeDecodeError):
-        lines = []
+        lines = (model_folder(base) / "README.md").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError, ModelError):
+        return UNKNOWN_LICENCE
     if lines[:1] != ["---"]:
         return UNKNOWN_LICENCE
-    found = (line.partition(":")[2].strip() for line in lines[1:20] if line.startswith("license:"))
-    return next(found, UNKNOWN_LICENCE) or UNKNOWN_LICENCE
+    front = takewhile(lambda line: line != "---", lines[1:])
+    found = (line.partition(":")[2].strip().strip("\"'") for line in front if line.startswith("license:"))
+    return next(found, "") or UNKNOWN_LICENCE
 
 
 def base_name(record: RunRecord) -> str:
@@ -166,7 +169,16 @@ def _results(record: RunRecord, scores: Sequence[Score], run: str) -> str:
     return f"{text}\n\nRun `{run}`:\n\n{heads}\n{rows}"
 
 
-def _limits(record: RunRecord, licence: str | None) -> str:
+def _licence_source(named: str | None, stated: str) -> str:
+    """Say where the licence that the card states comes from."""
+    if named:
+        return "The licence above is named by who shared it"
+    if stated == UNKNOWN_LICENCE:
+        return "The base model's licence was not found with its files"
+    return "The licence above is that of the base model's own card"
+
+
+def _limits(record: RunRecord, licence_source: str) -> str:
     """Return what it must not be trusted with, and where the licence comes from."""
     lines = [
         "- It knows the documents it was trained on as they were then; what changed since, it does not know.",
@@ -174,8 +186,7 @@ def _limits(record: RunRecord, licence: str | None) -> str:
     ]
     if record.context:
         lines.append("- It was trained with passages in its prompt; without them it answers from little.")
-    source = "named by who shared it" if licence else "that of the base model's own card"
-    lines.append(f"- The licence above is {source}; the training documents may have terms of their own.")
+    lines.append(f"- {licence_source}; the training documents may have terms of their own.")
     return "## Limits\n\n" + "\n".join(lines)
 
 

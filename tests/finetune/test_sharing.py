@@ -16,8 +16,8 @@ from finetune.answering import FinetunedAnswerer, LocalModel
 from finetune.errors import FinetuneError
 from finetune.export_hub import push, stage
 from finetune.export_quantised import quantise_adapter
-from finetune.model_card import Score, base_licence
-from finetune.run_record import read_run_record
+from finetune.model_card import Score, base_licence, write_card
+from finetune.run_record import RunRecord, read_run_record
 from finetune.training import train_adapter
 from tests.finetune.test_training import TRAINED, recipe
 from tests.finetune.tiny import questions
@@ -88,6 +88,28 @@ def test_the_licence_is_that_of_the_bases_own_card(tmp_path: Path) -> None:
     assert base_licence(str(tmp_path)) == "unknown"
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n# x\n")
     assert base_licence(str(tmp_path)) == "apache-2.0"
+    (tmp_path / "README.md").write_text("---\nlanguage:\n" + "- en\n" * 40 + "license: 'mit'\n---\nlicense: x\n")
+    assert base_licence(str(tmp_path)) == "mit"
+
+
+def test_the_licence_of_a_base_from_a_hub_is_found_in_the_local_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card of a base known by its id states that base's licence; where there is none it does not claim one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--someone--base" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--someone--base" / "refs").mkdir()
+    (tmp_path / "models--someone--base" / "refs" / "main").write_text("c0ffee")
+    (snapshot / "config.json").write_text("{}")
+    record = RunRecord({}, "someone/base", "f" * 64, "d" * 64, ("q1",), 0, "cpu", "", "", 1.0, 1, 1.0, 1)
+    silent = write_card("known", record, licence=None, merged=False)
+    assert 'license: "unknown"' in silent
+    assert "- The base model's licence was not found with its files; " in silent
+    (snapshot / "README.md").write_text('---\nlicense: "apache-2.0"\n---\n')
+    card = write_card("known", record, licence=None, merged=False)
+    assert 'license: "apache-2.0"' in card
+    assert "- The licence above is that of the base model's own card; " in card
 
 
 @pytest.fixture
