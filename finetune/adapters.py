@@ -81,6 +81,18 @@ def continue_lora(model: PreTrainedModel, folder: Path, *, checkpointing: bool =
         raise AdapterError(f"{folder}: the adapter cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
+def lora_section(model: Any) -> LoraSection:
+    """Return the settings of the adapter `default` of a PeftModel, as a recipe would name them."""
+    config = model.peft_config["default"]
+    return LoraSection(
+        rank=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        rslora=config.use_rslora,
+        target_modules=tuple(sorted(config.target_modules)),
+    )
+
+
 def drop_adapter(model: Any, name: str) -> None:
     """Take the adapter `name` off a PeftModel, if it is there."""
     if name in model.peft_config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ from finetune.adapters import (
     check_whole,
     continue_lora,
     drop_adapter,
+    lora_section,
     trainable_parameters,
 )
 from finetune.chat import encode_exchange
-from finetune.config import DpoSection, Recipe, preference_recipe_names
+from finetune.config import DataSection, DpoSection, Recipe, preference_recipe_names
 from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
 from finetune.forgetting import MultipleChoice, multiple_choice_score, why_not_asked
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+DATA_KEYS = ("language", "max_length")
+"""Keys of `[data]` that count for preferences."""
 REFERENCE = "ref"
 """The name that trl gives to the copy of an adapter that is its reference."""
 
@@ -72,11 +75,11 @@ def train_preferences(
 ) -> RunRecord:
     """Teach the preferences to the adapter in folder `start`, or to a fresh one, and write it to `output`.
 
-    With `start` the adapter keeps its rank and its layers; `[lora]` counts only for a fresh one. The new run record
-    holds the question ids of `start` and those of the preferences, and says in `preferences` how far the pairs' margins
-    moved. `output` takes its content in one step at the end; with `resume` an interrupted
-    training goes on from its last whole checkpoint. `general` multiple-choice questions are asked before and after,
-    to see what is forgotten. Raises FinetuneError.
+    With `start` the adapter keeps its rank and its layers; `[lora]` counts only for a fresh one, and the run record's
+    is that of `start`. The new run record holds the question ids of `start` and those of the preferences, and says in
+    `preferences` how far the pairs' margins moved. `output` takes its content in one step at the end; with `resume` an
+    interrupted training goes on from its last whole checkpoint. `general` multiple-choice questions are asked before
+    and after, to see what is forgotten. Raises FinetuneError.
     """
     clock, started = Clock(recipe.optimisation.max_seconds), datetime.now(UTC)
     device = device or default_device()
@@ -105,7 +108,8 @@ def train_preferences(
         require_finite(adapted, trainer.state.global_step, scratch)
         after = margins(adapted.eval(), pairs, recipe.optimisation.batch_size)
         kept = _general_share(adapted, tokenizer, general, recipe)
-    record = make_record(recipe, trainer, data, fingerprint, device, started, clock)
+    done = recipe if start is None else replace(recipe, lora=lora_section(adapted))
+    record = make_record(done, trainer, data, fingerprint, device, started, clock)
     ids = (*(former.trained_ids if former else ()), *(p.question_id for p in preferences if p.question_id))
     told = {"start": start.name if start else None, **_moved(before, after)}
     forgetting = {"before": known, "after": kept, "questions": len(general)} if general else None
@@ -185,9 +189,11 @@ def _settings(recipe: Recipe) -> DpoSection:
             f"recipe {recipe.name} has no section [dpo], so it does not learn from preferences; "
             f"recipes that do: {', '.join(preference_recipe_names())}"
         )
-    unused = [key for key in ("eval_every", "patience") if getattr(recipe.tracking, key) is not None]
+    unused = [f"tracking.{key}" for key in ("eval_every", "patience") if getattr(recipe.tracking, key) is not None]
+    plain, given = asdict(DataSection()), asdict(recipe.data)
+    unused += [f"data.{key}" for key in given if key not in DATA_KEYS and given[key] != plain[key]]
     if unused:
-        raise RecipeError(f"recipe {recipe.name}: tracking.{unused[0]} does not apply to preferences; take it out")
+        raise RecipeError(f"recipe {recipe.name}: what does not apply to preferences: {', '.join(unused)}; take it out")
     return recipe.dpo
 
 

@@ -16,6 +16,7 @@ from finetune.answering import FinetunedAnswerer, LocalModel
 from finetune.config import Recipe, load_recipe, preference_recipe_names, recipe_from_mapping, recipe_names
 from finetune.errors import AdapterError, RecipeError, TrainingDataError, TrainingError
 from finetune.forgetting import MultipleChoice
+from finetune.model_card import write_card
 from finetune.preference_data import Preference, read_preferences
 from finetune.preferences import train_preferences
 from finetune.run_record import read_run_record
@@ -170,9 +171,31 @@ def test_what_cannot_be_trained_is_refused_before_training(pocket_like: Path, tm
     with pytest.raises(RecipeError, match="pocket-dpo"):
         train_preferences(load_recipe("pocket"), PAIRS, tmp_path / "a")
     validated = replace(recipe(pocket_like), tracking=replace(load_recipe("pocket").tracking, eval_every=2))
-    with pytest.raises(RecipeError, match="eval_every does not apply"):
+    with pytest.raises(RecipeError, match=r"does not apply to preferences: tracking\.eval_every"):
         train_preferences(validated, PAIRS, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_the_record_and_the_card_state_the_adapter_that_was_trained(
+    pocket_like: Path, started: Path, tmp_path: Path
+) -> None:
+    """Gone on from an adapter of another rank than the recipe's, they name the adapter's own settings."""
+    record = train_preferences(recipe(pocket_like), PAIRS, tmp_path / "voted", start=started)
+    lora = read_run_record(tmp_path / "voted").recipe["lora"]
+    assert (lora["rank"], lora["alpha"]) == (16, 32)
+    assert lora["target_modules"]
+    assert "| rank, alpha | 16, 32 |" in write_card("voted", record, licence="mit", merged=False)
+
+
+def test_settings_of_questions_do_not_apply_to_preferences(pocket_like: Path, tmp_path: Path) -> None:
+    """Keys of `[data]` that only questions know are refused together, instead of recorded and left aside."""
+    plan = recipe(pocket_like)
+    data = replace(plan.data, context=True, packing=False, wordings=2, rewordings=1, leave_out_long=True)
+    with pytest.raises(RecipeError, match=r"leave_out_long, data\.packing, data\.wordings, .*context;"):
+        train_preferences(replace(plan, data=data), PAIRS, tmp_path / "a")
+    few = recipe(pocket_like, min_pairs=9)
+    with pytest.raises(TrainingDataError, match="min_pairs"):
+        train_preferences(replace(few, data=replace(few.data, max_length=64, language="de")), PAIRS, tmp_path / "a")
 
 
 @pytest.mark.slow
