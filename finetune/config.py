@@ -250,13 +250,14 @@ class Recipe:
         return data
 
     def course(self) -> dict[str, Any]:
-        """Return what decides a training's course: all but names, its time limit, how often it is saved and measured.
+        """Return what decides a training's course.
 
+        That is all but names, its time limit, gradient checkpointing, how often it is saved and measured.
         Where early stopping follows the measuring, that decides too. The base model is known by its weights.
         """
         data = self.as_dict()
         del data["name"], data["description"], data["model"]["name"], data["tracking"]
-        del data["optimisation"]["max_seconds"]
+        del data["optimisation"]["max_seconds"], data["optimisation"]["gradient_checkpointing"]
         if self.tracking.patience is not None:
             data["tracking"] = {"eval_every": self.tracking.eval_every, "patience": self.tracking.patience}
         return data

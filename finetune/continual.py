@@ -22,7 +22,7 @@ from finetune.continual_recipe import ContinualRecipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.errors import ModelError, RecipeError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
-from finetune.memory_failures import readable_memory
+from finetune.memory_failures import SMALLER_BASE, readable_memory
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
@@ -152,7 +152,8 @@ def _load(recipe: ContinualRecipe, device: str) -> PreTrainedModel:
     from transformers import set_seed
 
     set_seed(recipe.pretraining.seed)
-    model = load_base(recipe.model.name, dtype=_arithmetic(recipe, device), device=device)
+    with readable_memory(recipe.model.name, lambda: SMALLER_BASE):
+        model = load_base(recipe.model.name, dtype=_arithmetic(recipe, device), device=device)
     check_rows(model, recipe.model.name)
     if device == "cpu":
         use_float32_attention(model)
@@ -256,9 +257,13 @@ def _general_share(
 
 def _memory_advice(config: PretrainingConfig) -> str:
     """Say which setting to lower, and to what, to need less memory."""
-    rows = max(1, (config.rows_at_once or config.rows) // 2)
-    advice = f"set pretraining.rows_at_once = {rows}, which gives the same steps"
-    return advice if config.gradient_checkpointing else f"{advice}, or gradient_checkpointing = true"
+    share = -(-config.rows // process_count())
+    rows = min(config.rows_at_once or share, share)
+    advice = [f"set pretraining.rows_at_once = {rows // 2}, which gives the same steps"] if rows > 1 else []
+    if not config.gradient_checkpointing:
+        advice.append("set pretraining.gradient_checkpointing = true")
+    shorter = f"lower pretraining.row_length from {config.row_length} to {max(1, config.row_length // 2)}"
+    return "; or ".join(advice or [shorter, SMALLER_BASE])
 
 
 def _record(

@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from finetune.errors import TrainingError
+from finetune.errors import ModelError, TrainingError
 
+SMALLER_BASE = "choose a smaller base model"
 _SIGNS = ("out of memory", "not enough memory", "allocate memory")
 _LEAST_LENGTH = 16
 
 
 @contextmanager
 def readable_memory(name: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory while training `name`, recipe or model, into a TrainingError with `advice`."""
+    """Turn running out of memory while training `name`, recipe or model, into a TrainingError with `advice`.
+
+    So too where it comes as the ModelError of a base that was being loaded.
+    """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in _SIGNS):
+    except (MemoryError, RuntimeError, ModelError) as error:
+        if not _ran_out(error) and not _ran_out(error.__cause__):
             raise
         raise TrainingError(f"out of memory while training {name}: {advice()}") from error
+
+
+def _ran_out(error: BaseException | None) -> bool:
+    """Tell whether an error of Python or torch is one of memory."""
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or any(sign in said for sign in _SIGNS)
 
 
 def encoder_advice(batch_size: int, max_length: int, *, least_batch: int = 1) -> str:

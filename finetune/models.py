@@ -122,11 +122,11 @@ def load_base(
         options["device_map"] = {"": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
-    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+        if not quantized and not is_sharded():
+            model.to(device)
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         hint = f" with quantization {quantization} on {device}" if quantization else ""
         raise ModelError(f"model {name} cannot be loaded{hint}: {_first_line(error)}") from error
-    if not quantized and not is_sharded():
-        model.to(device)
     return model.eval()
 
 

@@ -93,7 +93,7 @@ def train_preferences(
     data = _training_data(preferences, pairs, start)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
-    with readable_failures(recipe):
+    with readable_failures(recipe, data):
         model = load_for_training(recipe, device)
         checkpointing = recipe.optimisation.gradient_checkpointing
         adapted = (

@@ -23,7 +23,7 @@ from finetune.dataset import Collator, Example, Passages, as_rows, build_example
 from finetune.errors import LaunchError, TrainingDataError, TrainingError
 from finetune.forgetting import SHARED_OUT, MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.loss_plot import write_loss_plot
-from finetune.memory_failures import readable_memory
+from finetune.memory_failures import SMALLER_BASE, readable_memory
 from finetune.models import (
     arithmetic_problem,
     base_fingerprint,
@@ -97,7 +97,7 @@ def train_adapter(
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
     scratch = output.parent / f".{output.name}.training"
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
-    with readable_failures(recipe):
+    with readable_failures(recipe, data):
         model = load_for_training(recipe, device)
         before = _general_score(model, tokenizer, general, context, clock)
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
@@ -190,17 +190,18 @@ def _fewer_wordings(questions: Sequence[Question], most: int) -> list[Question]:
 
 
 def load_for_training(recipe: Recipe, device: str) -> PreTrainedModel:
-    """Load the recipe's base model for training, with the random numbers seeded."""
+    """Load the recipe's base model for training, with the random numbers seeded. Raises ModelError, TrainingError."""
     from transformers import set_seed
 
     set_seed(recipe.optimisation.seed)
-    model = load_base(
-        recipe.model.name,
-        quantization=recipe.model.quantization,
-        double_quantization=recipe.model.double_quantization,
-        dtype=recipe.model.dtype,
-        device=device,
-    )
+    with readable_memory(recipe.name, lambda: "; or ".join((*_weights_advice(recipe), SMALLER_BASE))):
+        model = load_base(
+            recipe.model.name,
+            quantization=recipe.model.quantization,
+            double_quantization=recipe.model.double_quantization,
+            dtype=recipe.model.dtype,
+            device=device,
+        )
     if device == "cpu":
         use_float32_attention(model)
         _keep_differentiable(model)
@@ -286,29 +287,38 @@ def _checkpoint(scratch: Path, identity: dict[str, Any], resume: Resume) -> Chec
         raise
 
 
-def readable_failures(recipe: Recipe) -> AbstractContextManager[None]:
+def readable_failures(recipe: Recipe, data: TrainingData) -> AbstractContextManager[None]:
     """Turn running out of memory into advice."""
-    return readable_memory(recipe.name, lambda: memory_advice(recipe))
+    longest = max(len(example.input_ids) for example in data.train)
+    return readable_memory(recipe.name, lambda: memory_advice(recipe, longest))
 
 
-def memory_advice(recipe: Recipe) -> str:
-    """Say which setting of the recipe to lower, and to what, to need less memory."""
+def memory_advice(recipe: Recipe, longest: int) -> str:
+    """Say which setting of the recipe to lower, and to what, to need less memory; `longest` example in tokens."""
     rows, passes = recipe.optimisation.batch_size, recipe.optimisation.accumulation
     advice = []
     if rows > 1:
-        halved = (rows + 1) // 2
+        fewer = max(count for count in range(1, (rows + 1) // 2 + 1) if rows * passes % count == 0)
         advice.append(
-            f"lower optimisation.batch_size from {rows} to {halved} and raise optimisation.accumulation from "
-            f"{passes} to {-(-rows * passes // halved)} (the same step, about half the activations)"
+            f"lower optimisation.batch_size from {rows} to {fewer} and raise optimisation.accumulation from "
+            f"{passes} to {rows * passes // fewer} (the same step, {fewer}/{rows} of the activations)"
         )
     if not recipe.optimisation.gradient_checkpointing:
         advice.append("set optimisation.gradient_checkpointing = true")
-    if recipe.model.quantization is None and recipe.model.name != "pocket":
-        advice.append('set model.quantization = "nf4" (a quarter of the weights\' memory)')
-    if recipe.data.max_length is None or recipe.data.max_length > 256:
-        shown = recipe.data.max_length or "the whole context"
-        advice.append(f"lower data.max_length (now {shown}) to the longest example you need")
-    return "; or ".join(advice) or "choose a smaller base model"
+    advice += _weights_advice(recipe)
+    if recipe.data.context:
+        advice.append(
+            f"set data.max_length = {max(16, longest * 3 // 4)} (the longest example has {longest} tokens; the last "
+            "passages of those that are longer are left out)"
+        )
+    return "; or ".join(advice) or SMALLER_BASE
+
+
+def _weights_advice(recipe: Recipe) -> list[str]:
+    """Return the setting that holds the base's weights in less memory, where it is not set."""
+    if recipe.model.quantization is not None or recipe.model.name == "pocket":
+        return []
+    return ['set model.quantization = "nf4" (a quarter of the weights\' memory)']
 
 
 def make_record(

@@ -266,14 +266,19 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({}, r"set pretraining.rows_at_once = 2, .*, or gradient_checkpointing = true"),
-        ({"rows": 1}, "rows_at_once = 1"),
+        ({}, r": set pretraining.rows_at_once = 2, .*; or set pretraining.gradient_checkpointing = true$"),
+        ({"rows": 1}, r": set pretraining.gradient_checkpointing = true$"),
+        ({"rows_at_once": 1}, r": set pretraining.gradient_checkpointing = true$"),
+        (
+            {"rows": 1, "gradient_checkpointing": True},
+            r": lower pretraining.row_length from 32 to 16; or choose a smaller base model$",
+        ),
     ],
 )
 def test_memory_that_runs_out_is_told_with_the_setting_to_lower(
     changes: dict[str, Any], advice: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half the rows of a pass; other errors of torch stay what they are, and no model is left."""
+    """Half the rows of a pass, where there are several; other errors stay what they are, and no model is left."""
     recipe = plan(llama, write_text(tmp_path / "text"), **{"rows": 4, **changes})
     for said, kind, words in (
         ("CUDA out of memory. Tried to allocate 2 GiB", TrainingError, advice),

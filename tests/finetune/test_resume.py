@@ -97,6 +97,16 @@ def interrupted(pocket_like: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+def test_gradient_checkpointing_may_change_over_a_resume(pocket_like: Path, interrupted: Path) -> None:
+    """It is advised when memory runs out, and the checkpoints made before then stay of use."""
+    tables = plan(str(pocket_like)).as_dict()
+    tables["optimisation"] |= {"gradient_checkpointing": True}
+    steps: list[TrainingStep] = []
+    train_adapter(_recipe(tables), questions(), interrupted, resume=True, on_step=steps.append)
+    assert steps[0].step == 6
+
+
+@pytest.mark.slow
 def test_a_resume_of_another_training_is_refused_with_all_that_differs(pocket_like: Path, interrupted: Path) -> None:
     """Other questions and other settings, each with its value then and now, in one line; the checkpoints stay."""
     tables = plan(str(pocket_like)).as_dict()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,7 +20,7 @@ from finetune.config import Recipe, TrackingSection, recipe_from_mapping
 from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataError, TrainingError
 from finetune.run_record import read_run_record
 from finetune.trainer import require_finite
-from finetune.training import TrainingStep, train_adapter
+from finetune.training import TrainingStep, memory_advice, train_adapter
 from tests.finetune.tiny import questions, save_chained_llama, save_pocket_like
 from tests.finetune.tiny_models import tiny_llama
 
@@ -271,6 +272,42 @@ def test_out_of_memory_says_what_to_lower_and_by_how_much(pocket_like: Path, tmp
     assert "gradient_checkpointing = true" in message
     assert 'quantization = "nf4"' in message
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "passes", "advised"),
+    [
+        (6, 1, "batch_size from 6 to 3 and raise optimisation.accumulation from 1 to 2 (the same step, 3/6 of"),
+        (3, 2, "batch_size from 3 to 2 and raise optimisation.accumulation from 2 to 3 (the same step, 2/3 of"),
+        (3, 1, "batch_size from 3 to 1 and raise optimisation.accumulation from 1 to 3 (the same step, 1/3 of"),
+    ],
+)
+def test_the_batch_that_is_advised_makes_the_same_step(rows: int, passes: int, advised: str) -> None:
+    """Rows times accumulation stay what they were, for odd batches too."""
+    advice = memory_advice(recipe(Path("some"), batch_size=rows, accumulation=passes), 100)
+    assert advised in advice
+    assert "max_length" not in advice, "rows of closed-book examples end at the longest as it is"
+
+
+def test_what_cannot_save_memory_is_not_advised() -> None:
+    """A length is advised where passages can go, below the longest example; nothing that is set already."""
+    plan = recipe(Path("some"), quantization="nf4", batch_size=1, gradient_checkpointing=True)
+    assert memory_advice(plan, 100) == "choose a smaller base model"
+    with_context = replace(plan, data=replace(plan.data, context=True))
+    assert memory_advice(with_context, 100).startswith("set data.max_length = 75 (the longest example has 100 tokens")
+
+
+def test_a_base_too_large_for_memory_is_told_with_what_helps(
+    pocket_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training names the setting that makes the weights smaller, and none of the batch; answering names the model."""
+    failing = Mock(side_effect=RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", failing)
+    with pytest.raises(TrainingError, match=r'memory while training tiny: set model\.quantization = "nf4"') as told:
+        train_adapter(recipe(pocket_like, batch_size=6), questions(), tmp_path / "a")
+    assert "batch_size" not in str(told.value)
+    with pytest.raises(ModelError, match=r"pocket-like cannot be loaded: CUDA out of memory"):
+        LocalModel(str(pocket_like)).warm_up()
 
 
 @pytest.mark.slow
