@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, TrainingDataError
+from finetune.json_lines import json_lines
 from finetune.task_recipes import is_task_recipe, load_task_recipe
 
 TASK = "classifier"
@@ -145,12 +146,11 @@ def split_dev(
 
 def _json_rows(path: Path) -> Iterator[tuple[int, LabelledText | str]]:
     """Yield line numbers with a text, or with what is wrong."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                yield number, _row(json.loads(line))
-            except ValueError as error:
-                yield number, f"no JSON ({error})"
+    for number, line in json_lines(path):
+        try:
+            yield number, _row(json.loads(line))
+        except ValueError as error:
+            yield number, f"no JSON ({error})"
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, LabelledText | str]]:

@@ -16,6 +16,7 @@ from data_prep.conversations import closed_book
 from finetune.chat import encode_exchange
 from finetune.dataset import Collator
 from finetune.errors import TrainingDataError
+from finetune.json_lines import json_lines
 from finetune.packing import IGNORED
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def read_multiple_choice(path: Path, **only: str) -> list[MultipleChoice]:
     TrainingDataError that names file and line.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(path):
         try:
             row = json.loads(line)
             if any(row.get(key) != value for key, value in only.items()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import TrainingDataError
+from finetune.json_lines import json_lines
 
 KEYS = ("prompt", "chosen", "rejected")
 SHOWN_PROBLEMS = 5
@@ -38,20 +39,13 @@ def read_preferences(path: Path, question_ids: Mapping[str, str] | None = None) 
 
     `question_ids` maps a question's text to its id. Raises TrainingDataError that names the file and the lines.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise TrainingDataError(f"{path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingDataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     found: dict[Preference, None] = {}
     problems = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found[_preference(line, question_ids or {})] = None
-            except TrainingDataError as error:
-                problems.append(f"line {number}: {error}")
+    for number, line in json_lines(path):
+        try:
+            found[_preference(line, question_ids or {})] = None
+        except TrainingDataError as error:
+            problems.append(f"line {number}: {error}")
     if problems:
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
         raise TrainingDataError(f"{path}: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")

@@ -6,9 +6,12 @@ Nothing is held but the document at hand, so the text may be larger than memory.
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import json
 import lzma
+import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,7 @@ from finetune.errors import TrainingDataError
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown")
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_HALF = re.compile("[\ud800-\udfff]")
 LONGEST = 50_000
 """Characters of a document; a text file that holds more is read as several, cut at an empty line where there is one."""
 
@@ -63,7 +67,7 @@ def read_shards(shards: Sequence[Path], *, field: str = "text", on_bytes: OnByte
                         yield text
         except UnicodeDecodeError as error:
             raise TrainingDataError(f"{path}: not UTF-8 text ({error.reason}); convert it") from error
-        except (OSError, EOFError, lzma.LZMAError) as error:
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise TrainingDataError(f"{path}: cannot be read ({error}); it may be cut off or damaged") from error
         before += path.stat().st_size
     if on_bytes is not None:
@@ -74,9 +78,9 @@ def _documents(path: Path, raw: IO[bytes], field: str) -> Iterator[str]:
     """Yield the documents of one opened file."""
     unpack = PACKED.get(path.suffix.lower())
     if unpack is None:
-        lines: Any = (line.decode("utf-8") for line in raw)
+        lines: Any = codecs.iterdecode(raw, "utf-8-sig")
     else:
-        lines = unpack(raw, "rt", encoding="utf-8")
+        lines = unpack(raw, "rt", encoding="utf-8-sig")
     yield from _of_lines(path, lines, field) if _kind(path) == "lines" else _of_text(lines)
 
 
@@ -92,6 +96,8 @@ def _of_lines(path: Path, lines: Iterator[str], field: str) -> Iterator[str]:
         text = row.get(field) if isinstance(row, dict) else None
         if not isinstance(text, str):
             raise TrainingDataError(f"{path}, line {number}: no text in the field {field!r}; name the right field")
+        if half := _HALF.search(text):
+            raise TrainingDataError(f"{path}, line {number}: half a character (\\u{ord(half[0]):04x}); mend the line")
         yield text
 
 

@@ -49,6 +49,13 @@ def test_votes_become_an_adapter(small_corpus: Path, tmp_path: Path, capsys: pyt
     assert "another name" in capsys.readouterr().err
 
 
+def test_votes_with_any_line_separator_are_read(small_corpus: Path, tmp_path: Path) -> None:
+    """An answer may hold characters at which Python, but not JSONL, ends a line."""
+    corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
+    _vote(VoteStore(workspace.path / "votes.sqlite"), "Is it\u2028heavy?")
+    assert [each.prompt for each in gather_preferences(workspace, corpus, "x")] == ["Is it\u2028heavy?"]
+
+
 def test_votes_that_prefer_nothing_are_refused(small_corpus: Path, tmp_path: Path) -> None:
     """Without a preference there is nothing to learn, and no file is left behind."""
     corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")

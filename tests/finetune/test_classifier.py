@@ -136,13 +136,15 @@ def test_an_encoder_is_trained_whole_and_exported(tmp_path: Path) -> None:
 
 
 def test_every_bad_line_is_named(tmp_path: Path) -> None:
-    """Broken JSON, missing and empty fields stand in one message with their lines; CSV works as well."""
+    """Broken JSON, missing and empty fields stand in one message with their lines; CSV works as well, and any character."""
     path = tmp_path / "intents.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": "a"}\n{oops\n{"text": " ", "label": "x"}\n')
     with pytest.raises(TrainingDataError) as caught:
         read_labelled(path)
     for part in (str(path), "line 2: label missing or empty", "line 3: no JSON", "line 4: text missing or empty"):
         assert part in str(caught.value)
+    path.write_text('{"text": "a\u2028b\x85c", "label": "x"}\n', encoding="utf-8-sig")
+    assert read_labelled(path) == [LabelledText("a\u2028b\x85c", "x")]
     table = tmp_path / "intents.csv"
     table.write_text("text,label\nHow much?,price\nWhen?,delivery\n")
     assert read_labelled(table) == [LabelledText("How much?", "price"), LabelledText("When?", "delivery")]

@@ -82,10 +82,20 @@ def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("field.jsonl", b'{"body": "a"}\n', r"field\.jsonl, line 1: no text in the field 'text'"),
         ("latin.txt", "Überprüfen".encode("latin-1"), r"latin\.txt: not UTF-8"),
         ("cut.txt.gz", whole[: len(whole) // 2], r"cut\.txt\.gz: cannot be read"),
+        ("bent.txt.gz", whole[:10] + bytes(20) + whole[30:], r"bent\.txt\.gz: cannot be read .*damaged"),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b \\ud800"}\n', r"half\.jsonl, line 2: half a character \(\\ud800\)"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(TrainingDataError, match=message):
             list(read_shards([tmp_path / name]))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    """Files that Windows wrote, plain and packed, are read without it."""
+    (tmp_path / "a.txt").write_text("First.\n", encoding="utf-8-sig")
+    (tmp_path / "b.jsonl").write_text('{"text": "Second."}\n', encoding="utf-8-sig")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress('{"text": "Third."}\n'.encode("utf-8-sig")))
+    assert list(read_shards(find_shards([tmp_path]))) == ["First.\n", "Second.", "Third."]
 
 
 def test_all_that_is_wrong_with_a_recipe_is_said_at_once(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_a_wrong_line_names_file_and_line(tmp_path: Path) -> None:
         '"answer": "y", "id": "b"}\n'
     )
     assert [check.answer for check in read_multiple_choice(path)] == [1, 1]
+    path.write_text('{"question": "A\u2028?", "options": ["x\x85", "y"], "answer": 0}\n', encoding="utf-8-sig")
+    assert read_multiple_choice(path) == [MultipleChoice("A\u2028?", ("x\x85", "y"), 0)]
     path.write_text('{"question": "A?", "options": ["x", "y"], "answer": 2}\n')
     with pytest.raises(TrainingDataError, match=r"checks\.jsonl, line 1.*2 options and answer 2"):
         read_multiple_choice(path)

@@ -160,6 +160,14 @@ def test_a_file_without_preferences_is_refused(tmp_path: Path) -> None:
     assert read_preferences(path, {"Why?": "q7"}) == [Preference("Why?", "a", "b", "q7")]
 
 
+def test_lines_end_at_a_newline_alone(tmp_path: Path) -> None:
+    """A line separator and a next-line character are part of an answer; a byte order mark is passed over."""
+    path = tmp_path / "votes.jsonl"
+    row = {"prompt": "Why?", "chosen": "First\u2028second\x85third.", "rejected": "No."}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8-sig")
+    assert read_preferences(path) == [Preference(**row)]
+
+
 def test_what_cannot_be_trained_is_refused_before_training(pocket_like: Path, tmp_path: Path) -> None:
     """Too few pairs, too long ones, a recipe without [dpo] and validation are clear errors."""
     few = recipe(pocket_like, min_pairs=4)

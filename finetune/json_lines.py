@@ -1,0 +1,22 @@
+"""JSONL files that people give: their lines, as every reader here cuts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune.errors import TrainingDataError
+
+
+def json_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a JSONL file that are not blank, each with its number from 1.
+
+    Lines end at a newline alone, as the characters U+2028 and U+0085 may stand inside a JSON text; a byte order mark
+    is passed over. Raises TrainingDataError if the file is missing or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise TrainingDataError(f"{path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingDataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
