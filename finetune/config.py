@@ -21,6 +21,7 @@ QUANTIZATIONS = ("nf4",)
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 SCHEDULES = ("cosine", "linear", "constant")
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor")
+PRETRAIN = "versus pretrain"
 NO_LENGTH = "give epochs, max_steps or max_seconds"
 _LIMITS = ("max_steps", "max_seconds")
 REPORTERS = ("tensorboard", "wandb", "trackio")
@@ -184,8 +185,16 @@ class TrackingSection:
             _at_least("patience", self.patience, 1),
             _at_least("save_every", self.save_every, 1),
             "patience needs eval_every" if self.patience is not None and self.eval_every is None else None,
+            self._uneven(),
             *(_one_of("report_to", item, REPORTERS) for item in self.report_to),
         )
+
+    def _uneven(self) -> str | None:
+        """Say if the best adapter of a validation would find no checkpoint of its own."""
+        saves, evaluates = self.save_every, self.eval_every
+        if self.patience is None or not saves or not evaluates or saves % evaluates == 0:
+            return None
+        return f"save_every ({saves}) must be a multiple of eval_every ({evaluates}) with patience"
 
 
 @dataclass(frozen=True)
@@ -232,16 +241,6 @@ class Recipe:
     dpo: DpoSection | None = None
     """Only in recipes for preferences (`versus prefer`)."""
 
-    def __post_init__(self) -> None:
-        saves = self.tracking.save_every
-        evaluates = self.tracking.eval_every
-        uneven = self.tracking.patience is not None and saves is not None and evaluates is not None
-        _refuse(
-            f"tracking.save_every ({saves}) must be a multiple of tracking.eval_every ({evaluates}) with patience"
-            if uneven and saves is not None and evaluates is not None and saves % evaluates
-            else None,
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain dictionaries, for a run record; without `dpo` where it has none."""
         data = dataclasses.asdict(self)
@@ -286,21 +285,22 @@ def preference_recipe_names() -> list[str]:
 def load_recipe(path_or_name: str | Path) -> Recipe:
     """Read a recipe from a TOML file, or a bundled one by its name.
 
-    Raises RecipeError that names the file, lists every wrong key and says which keys are allowed.
+    Raises RecipeError that names the file, lists every wrong key and says which keys are allowed, or which command
+    takes a recipe of another kind.
     """
     path = _find(path_or_name)
-    return recipe_from_mapping(read_tables(path), name=path.stem, source=str(path))
+    tables = read_tables(path)
+    if _command_of(tables) == PRETRAIN:
+        raise RecipeError(f"{path}: this recipe is for `{PRETRAIN}`")
+    return recipe_from_mapping(tables, name=path.stem, source=str(path))
 
 
 def recipe_from_mapping(data: dict[str, Any], *, name: str, source: str) -> Recipe:
     """Build a recipe from the tables of a TOML file; `source` names it in errors. Raises RecipeError."""
     parts, problems = read_sections(data, SECTIONS)
-    if not problems:
-        try:
-            return Recipe(name=name, **parts)
-        except RecipeError as error:
-            problems.extend(error.problems)
-    raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+    if problems:
+        raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+    return Recipe(name=name, **parts)
 
 
 def read_sections(data: dict[str, Any], sections: dict[str, type[Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -326,7 +326,22 @@ def _find(path_or_name: str | Path) -> Path:
         return bundled
     if path.suffix == ".toml":
         raise RecipeError(f"{path}: there is no such recipe file")
-    raise RecipeError(f"no recipe named {str(path_or_name)!r}; there are: {', '.join(recipe_names())}")
+    raise RecipeError(f"no recipe named {str(path_or_name)!r}; there are {_names_by_command()}")
+
+
+def _command_of(tables: dict[str, Any]) -> str:
+    """Return the command that takes a recipe of any kind, told by its sections."""
+    if tables.keys() & {"text", "pretraining", "stage"}:
+        return PRETRAIN
+    return "versus prefer" if "dpo" in tables else "versus train"
+
+
+def _names_by_command() -> str:
+    """Return the recipes that ship, with the command that takes them."""
+    names: dict[str, list[str]] = {}
+    for path in sorted(RECIPES.glob("*.toml")):
+        names.setdefault(_command_of(read_tables(path)), []).append(path.stem)
+    return "; ".join(f"for `{command}`: {', '.join(names[command])}" for command in sorted(names, reverse=True))
 
 
 def _is_adapter_recipe(path: Path) -> bool:

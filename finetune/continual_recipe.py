@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,7 @@ class ContinualRecipe:
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.model.quantization is not None:
-            problems.append("model.quantization: pretraining moves every weight, so they cannot be quantised")
-        if self.model.dtype == "float16":
-            problems.append("model.dtype is float16; pretraining needs auto, bfloat16 or float32")
-        if self.pretraining.guide_weight:
-            problems.append("pretraining.guide_weight belongs to pocket's own stages alone")
-        if problems:
+        if problems := _unsuited(vars(self.model), vars(self.pretraining)):
             raise RecipeError(*problems)
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,19 +120,34 @@ def continual_recipe(tables: dict[str, Any], *, name: str, source: str) -> Conti
     """Build a recipe from the tables of a TOML file; `source` names it in errors. Raises RecipeError."""
     parts, problems = read_sections(tables, SECTIONS)
     problems += _contradictions(tables)
-    if not problems:
-        try:
-            return ContinualRecipe(name=name, **parts)
-        except RecipeError as error:
-            problems.extend(error.problems)
-    raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+    problems += _unsuited(*(_table(tables, section) for section in ("model", "pretraining")))
+    if problems:
+        raise RecipeError(f"{source}: {problems[0]}", *problems[1:])
+    return ContinualRecipe(name=name, **parts)
+
+
+def _table(tables: dict[str, Any], section: str) -> dict[str, Any]:
+    """Return a section as it stands in the file; empty where it is none."""
+    found = tables.get(section)
+    return found if isinstance(found, dict) else {}
+
+
+def _unsuited(model: Mapping[str, Any], steps: Mapping[str, Any]) -> list[str]:
+    """Return which settings of the model, and of the training, continual pretraining cannot follow."""
+    checks = [
+        (
+            model.get("quantization") is None,
+            "model.quantization: pretraining moves every weight, so they cannot be quantised",
+        ),
+        (model.get("dtype") != "float16", "model.dtype is float16; pretraining needs auto, bfloat16 or float32"),
+        (not steps.get("guide_weight"), "pretraining.guide_weight belongs to pocket's own stages alone"),
+    ]
+    return [message for right, message in checks if not right]
 
 
 def _contradictions(tables: dict[str, Any]) -> list[str]:
     """Return what the keys of two sections, or two keys, say against each other."""
-    text, steps = tables.get("text", {}), tables.get("pretraining", {})
-    if not isinstance(text, dict) or not isinstance(steps, dict):
-        return []
+    text, steps = _table(tables, "text"), _table(tables, "pretraining")
     warm = steps.get("warmup_steps", PretrainingConfig.warmup_steps)
     whole = steps.get("steps", PretrainingConfig.steps)
     numbers = isinstance(warm, int) and isinstance(whole, int) and ("steps" in steps or "epochs" not in text)

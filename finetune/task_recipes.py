@@ -40,23 +40,29 @@ def load_task_recipe(path_or_name: str | Path, task: str, kind: type[Kind]) -> K
     tables = read_tables(path)
     values = tables.get(task, {})
     problems = [f"unknown key {key!r}" for key in sorted(tables.keys() - {"task", "description", task})]
-    problems += _wrong_values(values, task, kind) if isinstance(values, dict) else [f"[{task}] must be a table"]
+    wrong = _wrong_values(values, task, kind) if isinstance(values, dict) else {"": f"[{task}] must be a table"}
+    fitting = {key: values[key] for key in values.keys() - wrong.keys()} if isinstance(values, dict) else {}
+    problems += wrong.values()
+    make: Callable[..., Kind] = kind
+    try:
+        recipe = make(name=path.stem, description=str(tables.get("description", "")), **fitting)
+    except RecipeError as error:
+        problems += [f"[{task}]: {problem}" for problem in error.problems]
     if problems:
         raise RecipeError(f"{path}: {problems[0]}", *problems[1:])
-    make: Callable[..., Kind] = kind
-    return make(name=path.stem, description=str(tables.get("description", "")), **values)
+    return recipe
 
 
-def _wrong_values(values: dict[str, Any], task: str, kind: type[Any]) -> list[str]:
-    """Say which keys are not known, and which values are of another type than the field of the same name."""
+def _wrong_values(values: dict[str, Any], task: str, kind: type[Any]) -> dict[str, str]:
+    """Say by key which are not known, and whose values are of another type than the field of the same name."""
     kinds = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     allowed = kinds.keys() - {"name", "description"}
-    problems = []
+    problems = {}
     for key, value in values.items():
         if key not in allowed:
-            problems.append(f"[{task}]: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}")
+            problems[key] = f"[{task}]: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}"
         elif isinstance(value, bool) or not isinstance(value, _TYPES[kinds[key].removesuffix(" | None")]):
-            problems.append(f"[{task}]: {key} is {value!r}; it must be {kinds[key]}")
+            problems[key] = f"[{task}]: {key} is {value!r}; it must be {kinds[key]}"
     return problems
 
 

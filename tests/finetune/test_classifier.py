@@ -136,7 +136,7 @@ def test_an_encoder_is_trained_whole_and_exported(tmp_path: Path) -> None:
 
 
 def test_every_bad_line_is_named(tmp_path: Path) -> None:
-    """Broken JSON, missing and empty fields stand in one message with their lines; CSV works as well, and any character."""
+    """Broken JSON, missing and empty fields stand in one message with their lines; any character, and CSV, works."""
     path = tmp_path / "intents.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": "a"}\n{oops\n{"text": " ", "label": "x"}\n')
     with pytest.raises(TrainingDataError) as caught:

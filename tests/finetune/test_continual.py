@@ -103,7 +103,7 @@ def test_all_that_is_wrong_with_a_recipe_is_said_at_once(tmp_path: Path) -> None
     path = tmp_path / "mine.toml"
     path.write_text(
         '[model]\nquantisation = "nf4"\n[text]\nreplay = 0.2\nepochs = 2\nfile = "x"\nvalidation = ["v.txt"]\n'
-        "validation_share = 0.1\n[pretraining]\nsteps = 10\nrows = 0\nstep = 3\n[odd]\n"
+        "validation_share = 0.1\n[pretraining]\nsteps = 10\nrows = 0\nstep = 3\nguide_weight = 0.1\n[odd]\n"
     )
     with pytest.raises(RecipeError) as caught:
         load_continual_recipe(path)
@@ -119,6 +119,7 @@ def test_all_that_is_wrong_with_a_recipe_is_said_at_once(tmp_path: Path) -> None
         "files names no text",
         "validation and validation_share contradict",
         "text.epochs and pretraining.steps contradict",
+        "guide_weight belongs to pocket",
     ):
         assert part in str(caught.value)
     with pytest.raises(RecipeError, match="continual"):

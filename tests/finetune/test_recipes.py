@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from finetune.classifier_data import load_classifier_recipe
 from finetune.config import OptimisationSection, Recipe, load_recipe, recipe_from_mapping, recipe_names
+from finetune.embedder import load_embedder_recipe
 from finetune.errors import RecipeError
 
 
@@ -24,6 +27,7 @@ def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
     path.write_text(
         "[model]\ndouble_quantization = true\n[data]\npackin = true\n[lora]\nrank = 0\ndropout = 'much'\n"
         "[optimisation]\nepochs = 3\nmax_steps = 10\nschedule = 'zigzag'\n[lorra]\nrank = 1\n"
+        "[tracking]\neval_every = 2\npatience = 1\nsave_every = 5\n"
     )
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
@@ -37,14 +41,35 @@ def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
         "lora.dropout must be a number",
         "epochs and max_steps contradict",
         "schedule is 'zigzag'; allowed: cosine, linear, constant",
+        "save_every (5) must be a multiple of eval_every (2) with patience",
     ):
         assert part in message
 
 
 def test_a_missing_recipe_names_those_there_are() -> None:
-    """A wrong name is answered with the right ones."""
-    with pytest.raises(RecipeError, match="pocket-live"):
+    """A wrong name is answered with the right ones of every command."""
+    with pytest.raises(RecipeError) as caught:
         load_recipe("pocket-life")
+    for part in ("`versus train`: classifier-full,", "pocket-live", "`versus prefer`: mistral-7b-dpo, pocket-dpo"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["continual", "pocket-pretrain", "pocket-instruct"])
+def test_a_recipe_of_pretraining_names_its_command(name: str) -> None:
+    """It is not taken for an adapter's with unknown keys."""
+    with pytest.raises(RecipeError, match=rf"{name}\.toml: this recipe is for `versus pretrain`"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("load", [load_embedder_recipe, load_classifier_recipe])
+def test_all_errors_of_a_tasks_recipe_are_reported_at_once(load: Callable[[Path], object], tmp_path: Path) -> None:
+    """Unknown keys, wrong types and wrong values stand in one message that names the file."""
+    path, task = tmp_path / "mine.toml", "embedder" if load is load_embedder_recipe else "classifier"
+    path.write_text(f'task = "{task}"\n[{task}]\nlos = "x"\nepochs = 0\nbatch_size = 0\nlearning_rate = "fast"\n')
+    with pytest.raises(RecipeError) as caught:
+        load(path)
+    for part in (str(path), "unknown key 'los'", "epochs is 0", "batch_size is 0", "learning_rate is 'fast'"):
+        assert part in str(caught.value)
 
 
 def test_a_recipe_that_is_not_toml_names_its_file(tmp_path: Path) -> None:
