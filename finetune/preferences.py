@@ -35,6 +35,7 @@ from finetune.preference_data import SHOWN_PROBLEMS, Preference
 from finetune.run_record import RunRecord, read_run_record
 from finetune.trainer import (
     Clock,
+    EndsWhereItEnded,
     TrainingStep,
     make_schedule,
     require_finite,
@@ -280,7 +281,7 @@ def _make_trainer(
 
     disable_progress_bars()
 
-    class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    class PreferenceTrainer(EndsWhereItEnded, DPOTrainer):  # type: ignore[misc]
         """DPOTrainer whose learning rate follows steps or time, and whose reference may be the bare base."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

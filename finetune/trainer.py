@@ -72,6 +72,22 @@ class Clock:
             self._agreed = of_first(self.elapsed())
 
 
+class EndsWhereItEnded:
+    """Mixin of transformers' trainers: told to stop as the training begins, they make no step, where one is usual.
+
+    So a training that goes on from the checkpoint of its last step ends at once, with the same steps.
+    """
+
+    control: Any
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """Return the batches of the next step; none where the training is to stop before it."""
+        if self.control.should_training_stop:
+            return [], None
+        batches: tuple[list[Any], Any] = super().get_batch_samples(*arguments)  # type: ignore[misc]
+        return batches
+
+
 def rate_factor(progress: float, schedule: str, warmup: float) -> float:
     """Return the learning rate as a share of its peak after `progress` (0 to 1) of the training.
 
@@ -104,7 +120,7 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    class ScheduledTrainer(SFTTrainer):  # type: ignore[misc]
+    class ScheduledTrainer(EndsWhereItEnded, SFTTrainer):  # type: ignore[misc]
         """SFTTrainer whose learning rate follows steps or time, whichever is further.
 
         One process on a CPU projects only the answers' positions onto the vocabulary; trl does so on GPUs alone.
@@ -149,6 +165,7 @@ def early_stopping(patience: int) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             super().on_train_begin(args, state, control, **kwargs)
             self.early_stopping_patience_counter = since_lowest(state.log_history)
+            control.should_training_stop |= self.early_stopping_patience_counter >= patience
 
     return Patience(early_stopping_patience=patience)
 
@@ -268,6 +285,7 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
     class Watcher(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             state.compute_steps(args, state.max_steps)  # resumed, it would save and measure as often as it did before
+            control.should_training_stop |= state.global_step >= state.max_steps
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock.agree()

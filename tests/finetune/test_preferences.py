@@ -22,6 +22,7 @@ from finetune.preferences import train_preferences
 from finetune.run_record import read_run_record
 from finetune.trainer import TrainingStep
 from finetune.training import train_adapter
+from tests.finetune.test_resume import interrupt
 from tests.finetune.test_training import recipe as answer_recipe
 from tests.finetune.tiny import questions, save_pocket_like
 
@@ -125,6 +126,21 @@ def test_a_llama_learns_from_its_base_and_a_killed_training_goes_on(
     assert seen[0] == 5
     assert again.steps == whole.steps == 12
     assert again.losses[-1][1] == pytest.approx(whole.losses[-1][1], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_killed_as_it_ended_is_not_trained_on(pocket_like: Path, tmp_path: Path) -> None:
+    """Where only the writing was left, amid an epoch, a resume takes no step and ends with the same adapter."""
+    plan = recipe(pocket_like)
+    plan = replace(plan, optimisation=replace(plan.optimisation, batch_size=2, max_steps=3))
+    whole = train_preferences(plan, PAIRS, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("finetune.preferences.write_adapter", interrupt)
+        train_preferences(plan, PAIRS, tmp_path / "half")
+    seen: list[TrainingStep] = []
+    again = train_preferences(plan, PAIRS, tmp_path / "half", resume=True, on_step=seen.append)
+    assert seen == []
+    assert (again.steps, again.losses, again.preferences) == (whole.steps, whole.losses, whole.preferences)
 
 
 def test_every_bad_line_is_named(tmp_path: Path) -> None:

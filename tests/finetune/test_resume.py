@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.questions import Question
 from finetune.config import Recipe, recipe_from_mapping
 from finetune.errors import TrainingError
 from finetune.training import TrainingStep, train_adapter
@@ -81,6 +82,40 @@ def test_damaged_checkpoints_are_passed_over(pocket_like: Path, tmp_path: Path, 
     damage(scratch / "checkpoint-10")
     with pytest.raises(TrainingError, match="every checkpoint is damaged"):
         train_adapter(plan(str(pocket_like)), questions(), output, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rate", "steps", "tracking", "ended"),
+    [(0.1, 150, {"eval_every": 3, "patience": 1}, "no improvement"), (5e-3, 7, {"save_every": 5}, "finished")],
+    ids=["patience", "steps"],
+)
+def test_a_training_killed_as_it_ended_is_not_trained_on(
+    rate: float, steps: int, tracking: dict[str, int], ended: str, pocket_like: Path, tmp_path: Path
+) -> None:
+    """Where only the writing was left, a resume takes no step: amid an epoch too, it ends with the same adapter."""
+    tables = plan(str(pocket_like)).as_dict()
+    tables["optimisation"] |= {"learning_rate": rate, "max_steps": steps}
+    recipe = _recipe({**tables, "tracking": tracking})
+    dev = [Question("d1", "How long does the battery last?", ("Ask a baker, who paints keys of flat doors.",))]
+    whole = train_adapter(recipe, questions(), tmp_path / "whole", dev=dev)
+    output = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("finetune.training.write_adapter", interrupt)
+        train_adapter(recipe, questions(), output, dev=dev)
+    taken: list[TrainingStep] = []
+    resumed = train_adapter(recipe, questions(), output, dev=dev, resume=True, on_step=taken.append)
+    assert taken == []
+    assert whole.stopped == resumed.stopped == ended
+    assert whole.steps % 2 == 1, "an epoch has two steps"
+    assert (resumed.steps, resumed.losses, resumed.eval_losses) == (whole.steps, whole.losses, whole.eval_losses)
+    weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in (output, tmp_path / "whole")]
+    assert weights[0] == weights[1]
+
+
+def interrupt(*_: object) -> None:
+    """Stand for a kill at the place of what is not called."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
