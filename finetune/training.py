@@ -250,7 +250,7 @@ def _prepare(
     train = examples(with_rewordings(questions, recipe.data.rewordings, seed) if recipe.data.rewordings else questions)
     if recipe.data.context and recipe.data.closed_book_share > 0:
         chosen = random.Random(seed).sample(list(questions), round(recipe.data.closed_book_share * len(questions)))
-        train += examples(chosen, None)
+        train += examples(chosen, None) if chosen else []
     kept = {example.question_id for example in train}
     left_out = tuple(dict.fromkeys(question.id for question in asked if question.id not in kept))
     return TrainingData(train, examples(dev) if dev else [], data_hash(train), max_length, left_out)

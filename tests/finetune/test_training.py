@@ -17,6 +17,7 @@ from data_prep.questions import Question
 from finetune.answering import FinetunedAnswerer, LocalModel
 from finetune.checkpoints import seal
 from finetune.config import Recipe, TrackingSection, recipe_from_mapping
+from finetune.dataset import Context
 from finetune.errors import AdapterError, ModelError, PromptError, TrainingDataError, TrainingError
 from finetune.run_record import read_run_record
 from finetune.trainer import require_finite
@@ -349,6 +350,15 @@ def test_a_single_question_can_be_trained(pocket_like: Path, tmp_path: Path) -> 
     record = train_adapter(recipe(pocket_like, max_steps=3), questions()[:1], tmp_path / "a")
     assert record.trained_ids == ("q1",)
     assert record.steps == 3
+
+
+def test_a_closed_book_share_of_less_than_one_question_adds_none(pocket_like: Path, tmp_path: Path) -> None:
+    """0.4 of one question is none: it trains with its passages alone."""
+    optimisation = {"max_steps": 1, "batch_size": 1}
+    tables = {"model": {"name": str(pocket_like)}, "optimisation": optimisation}
+    plan = recipe_from_mapping({**tables, "data": {"context": True, "closed_book_share": 0.4}}, name="x", source="x")
+    record = train_adapter(plan, questions()[:1], tmp_path / "a", passages=lambda _: Context(("The battery.",)))
+    assert record.trained_ids == ("q1",)
 
 
 @pytest.mark.slow
