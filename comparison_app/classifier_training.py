@@ -20,7 +20,7 @@ def train_classifier_on_file(
     recipe_name: str,
     data: Path,
     workspace: Workspace,
-    name: str | None,
+    name: str,
     *,
     model: str | None = None,
     onnx: bool = False,
@@ -29,9 +29,9 @@ def train_classifier_on_file(
 ) -> dict[str, Any]:
     """Train on the labelled texts of a file and return what came out; `onnx` writes `classifier.onnx` as well.
 
-    The classifier is called `name` (default: the file's name and the recipe's) and lies in `models/NAME`. `resume` and
-    `on_step` are those of `finetune.classifier.train_classifier`. Raises `ComparisonError` while another training of
-    the workspace runs on the device.
+    The classifier is called `name` and lies in `models/NAME`. `resume` and `on_step` are those of
+    `finetune.classifier.train_classifier`. Raises `ComparisonError` while another training of the workspace runs on the
+    device.
     """
     from finetune.classifier import train_classifier
     from finetune.classifier_data import load_classifier_recipe, read_labelled
@@ -43,7 +43,6 @@ def train_classifier_on_file(
     if model:
         recipe = replace(recipe, model=model)
     examples = read_labelled(data)
-    name = name or f"{data.stem}-{recipe.name}"
     folder = workspace.models / name
     with only_training(workspace, default_device(), name):
         embedder = Embedder(recipe.model) if recipe.mode == "head" else None

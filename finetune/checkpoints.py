@@ -53,6 +53,31 @@ def last_sealed(scratch: Path) -> Path | None:
     return next((folder for folder in folders if (folder / SEAL).is_file()), None)
 
 
+def has_sealed(output: Path) -> bool:
+    """Tell whether an interrupted training of `output` left a checkpoint that was finished."""
+    return last_sealed(output.parent / f".{output.name}.training") is not None
+
+
+def to_go_on_from(scratch: Path, identity: dict[str, Any], resume: Resume) -> Checkpoint | None:
+    """Return the checkpoint in `scratch` that a training goes on from; None where it starts, over what lies there.
+
+    Raises TrainingError as `latest_checkpoint` does, if the training is to go on; and, if it is to start, where a whole
+    checkpoint of this very training would be lost.
+    """
+    try:
+        found = latest_checkpoint(scratch, identity)
+    except TrainingError:
+        if resume is True:
+            raise
+        return None
+    if found is not None and not resume:
+        raise TrainingError(
+            f"{scratch}: this training was interrupted and kept {found.path.name}; add --resume to go on from it, or "
+            "delete that folder to start again"
+        )
+    return found
+
+
 def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | None:
     """Return the last whole checkpoint in `scratch`; None if none was finished there.
 

@@ -124,7 +124,8 @@ def train_classifier(
     `embedder` is needed in mode `head` and stays as it is. In mode `full`, `resume` goes on from the last whole
     checkpoint of an interrupted training, or starts if there is none; a head trains in seconds and always starts.
     `on_step` is called after every step (full). Raises TrainingDataError for data that teach nothing, and TrainingError
-    if a number breaks, memory runs out, or the checkpoints are of another training.
+    if a number breaks, memory runs out, the checkpoints are of another training, or one of this training would be lost
+    by starting without `resume`.
     """
     started = datetime.now(UTC)
     labels = tuple(sorted({example.label for example in examples}))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
 from finetune.adapters import new_folder
-from finetune.checkpoints import begin, last_sealed, latest_checkpoint
+from finetune.checkpoints import begin, last_sealed, to_go_on_from
 from finetune.embedder_training import tune
 from finetune.encoder_watching import OnStep
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
@@ -146,7 +146,8 @@ def train_embedder(
     `source` is where the model lies, if not under its name. An `output` that is there is replaced once the new model
     is whole. With `resume` an interrupted tuning goes on from its last whole checkpoint, or starts if there is none.
     Raises `TrainingDataError` on fewer than two pairs, or on missing negatives; `TrainingError` where the model cannot
-    be loaded, the checkpoints are of another tuning, or the loss is no longer a number.
+    be loaded, the checkpoints are of another tuning, one of this tuning would be lost by starting without `resume`, or
+    the loss is no longer a number.
     """
     started = datetime.now(UTC)
     rows = _rows(recipe, pairs)
@@ -156,7 +157,7 @@ def train_embedder(
     data = hashlib.sha256(repr([dataclasses.astuple(pair) for pair in pairs]).encode()).hexdigest()
     scratch = output.parent / f".{output.name}.training"
     identity = {"data": data, "base": base, "recipe": recipe.course()}
-    found = latest_checkpoint(scratch, identity) if resume else None
+    found = to_go_on_from(scratch, identity, resume)
     if found is None:
         begin(scratch, identity)
     try:

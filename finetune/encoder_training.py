@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import Checkpoint, begin, is_whole, last_sealed, latest_checkpoint
+from finetune.checkpoints import Checkpoint, begin, is_whole, last_sealed, to_go_on_from
 from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained
 from finetune.encoder_classifier import BUNDLED, encoder_probabilities
 from finetune.encoder_watching import OnStep, encoder_watcher, finite
@@ -41,14 +41,15 @@ def train_encoder(
 
     With `resume` an interrupted training goes on from its last whole checkpoint, or starts if there is none. Raises
     ModelError if the encoder is not on this machine, TrainingDataError if it holds no texts as long as the recipe's,
-    TrainingError if the checkpoints are of another training or damaged, a number breaks, or memory runs out.
+    TrainingError if the checkpoints are of another training or damaged, one of this training would be lost by starting
+    without `resume`, a number breaks, or memory runs out.
     """
     source = _source(recipe)
     tokenizer, model = _load(recipe, source, labels)
     rows, longer = _rows(tokenizer, train, labels)
     dev_rows, _ = _rows(tokenizer, dev, labels)
     identity = {"data": data_sha256, "base": base_fingerprint(str(source)), "recipe": recipe.course()}
-    found = latest_checkpoint(scratch, identity) if resume else None
+    found = to_go_on_from(scratch, identity, resume)
     if found is None:
         begin(scratch, identity)
     clock = Clock(None)

@@ -79,8 +79,9 @@ def train_preferences(
     With `start` the adapter keeps its rank and its layers; `[lora]` counts only for a fresh one, and the run record's
     is that of `start`. The new run record holds the question ids of `start` and those of the preferences, and says in
     `preferences` how far the pairs' margins moved. `output` takes its content in one step at the end; with `resume` an
-    interrupted training goes on from its last whole checkpoint. `general` multiple-choice questions are asked before
-    and after, to see what is forgotten. Raises FinetuneError.
+    interrupted training goes on from its last whole checkpoint; without, a start that would lose such a checkpoint is
+    refused. `general` multiple-choice questions are asked before and after, to see what is forgotten. Raises
+    FinetuneError.
     """
     clock, started = Clock(recipe.optimisation.max_seconds), datetime.now(UTC)
     device = device or default_device()

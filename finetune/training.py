@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
-from finetune.checkpoints import Checkpoint, Resume, begin, latest_checkpoint
+from finetune.checkpoints import Resume, begin, to_go_on_from
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
@@ -75,8 +75,8 @@ def train_adapter(
     `dev` questions give the validation loss. `passages` returns the passages of a question's prompt, best first, or a
     `dataset.Context` (see `raft.raft_context`), for a recipe with `data.context`. `on_step` is called after every
     optimiser step. With `resume` (see `checkpoints.Resume`) an interrupted training goes on from its last whole
-    checkpoint, or starts if there is none. `general` multiple-choice questions are asked before and after, to see what
-    is forgotten; not of a model that processes share.
+    checkpoint, or starts if there is none; without, a start that would lose such a checkpoint is refused. `general`
+    multiple-choice questions are asked before and after, to see what is forgotten; not of a model that processes share.
 
     `output` takes its new content in one step at the end; until then, and if anything fails, what stood there stays.
     In several processes (see `processes`) all of them call this with the same data; the first writes.
@@ -262,12 +262,13 @@ def checkpoint_to_resume(
     """Return the checkpoint to go on from, and set the clock to the time it was made; None to start afresh.
 
     What the trainer finds in a checkpoint, rates and schedule too, is stronger than the recipe: so a recipe that asks
-    for another course is refused, with the keys that differ.
+    for another course is refused, with the keys that differ. A start that would lose a whole checkpoint of this very
+    training is refused as well.
     """
     identity: dict[str, Any] = {"data": sha256, "base": fingerprint, "recipe": recipe.course()}
     if process_count() > 1:
         identity["processes"] = process_count()
-    found = _checkpoint(scratch, identity, resume)
+    found = to_go_on_from(scratch, identity, resume)
     wait()
     if found is None:
         if is_first():
@@ -276,15 +277,6 @@ def checkpoint_to_resume(
         return None
     clock.before = found.seconds
     return found.path
-
-
-def _checkpoint(scratch: Path, identity: dict[str, Any], resume: Resume) -> Checkpoint | None:
-    try:
-        return latest_checkpoint(scratch, identity) if resume else None
-    except TrainingError:
-        if resume == "if same":
-            return None
-        raise
 
 
 def readable_failures(recipe: Recipe, data: TrainingData) -> AbstractContextManager[None]:

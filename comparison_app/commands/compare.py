@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from comparison_app.commands import add_command
 from comparison_app.console import console, error_console, print_json, print_table
 from comparison_app.prices import money_in_words
+from comparison_app.stopping import telling_what_is_left
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _plan(comparison, arguments.difference / 100, judge, trainings, as_json=arguments.json)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
-    with live_hooks(quiet=arguments.json) as hooks:
+    with (
+        telling_what_is_left(lambda: (workspace.runs / name / "run.json").exists(), "the last answer"),
+        live_hooks(quiet=arguments.json) as hooks,
+    ):
         folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)
     show_run(folder, as_json=arguments.json)
     return 0

@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from comparison_app.commands.train import live_loss
     from comparison_app.errors import ComparisonError
     from comparison_app.preferring import prefer_on_corpus
+    from comparison_app.stopping import telling_what_is_left
+    from finetune.checkpoints import has_sealed
     from finetune.config import load_recipe
 
     workspace = Workspace.resolve(arguments.workspace)
@@ -58,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     if name == arguments.adapter:
         raise ComparisonError(f"--name {name} is the adapter to go on from: give the new one another name")
     start = workspace.adapter(arguments.adapter) if arguments.adapter else None
-    with live_loss(f"training {name}", quiet=arguments.json) as on_step:
+    with (
+        telling_what_is_left(lambda: has_sealed(workspace.adapters / name)),
+        live_loss(f"training {name}", quiet=arguments.json) as on_step,
+    ):
         record = prefer_on_corpus(
             recipe,
             corpus,

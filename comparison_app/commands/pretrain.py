@@ -14,6 +14,7 @@ from comparison_app.console import console, print_json, print_table, progress_ba
 from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError
 from comparison_app.launching import add_launch_options, launch
+from comparison_app.stopping import telling_what_is_left
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,15 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     output = workspace.models / name
     if arguments.sharded and not arguments.launch:
         raise ComparisonError("--sharded is for several processes: add --launch")
-    if arguments.launch:
-        _require_rows(recipe, arguments)
-        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
-    try:
+    with telling_what_is_left(lambda: has_checkpoint(output)):
+        if arguments.launch:
+            _require_rows(recipe, arguments)
+            return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
         with only_training(workspace, default_device(), name):
             record = _pretrained(arguments, recipe, name, output, general_checks(workspace))
-    except KeyboardInterrupt:
-        kept = "what was done is kept: add --resume to go on" if has_checkpoint(output) else "nothing was trained yet"
-        raise ComparisonError(f"stopped; {kept}") from None
     if is_first():
         _report(arguments, name, output, record)
     return 0
@@ -180,22 +178,20 @@ def _run_stages(arguments: argparse.Namespace, recipe: Path) -> int:
     workspace = Workspace.resolve(arguments.workspace)
     name = arguments.name or f"{arguments.model.strip('/').rpartition('/')[2]}-{recipe.stem}"
     output = workspace.models / name
-    try:
-        with (
-            only_training(workspace, default_device(), name),
-            live_loss(f"pretraining {name}", quiet=arguments.json) as drawn,
-        ):
-            record = pretrain_stages(
-                recipe,
-                arguments.model,
-                Path(texts[0]),
-                output,
-                general=general_checks(workspace),
-                resume=arguments.resume,
-                on_step=lambda step: drawn(TrainingStep(step.step, step.total, step.loss, step.seconds)),
-            )
-    except KeyboardInterrupt:
-        raise ComparisonError("stopped; what was done is kept: add --resume to go on") from None
+    with (
+        telling_what_is_left(lambda: True, "what is done"),
+        only_training(workspace, default_device(), name),
+        live_loss(f"pretraining {name}", quiet=arguments.json) as drawn,
+    ):
+        record = pretrain_stages(
+            recipe,
+            arguments.model,
+            Path(texts[0]),
+            output,
+            general=general_checks(workspace),
+            resume=arguments.resume,
+            on_step=lambda step: drawn(TrainingStep(step.step, step.total, step.loss, step.seconds)),
+        )
     _report(arguments, name, output, record)
     return 0
 

@@ -13,6 +13,7 @@ from comparison_app.commands import add_command
 from comparison_app.console import console, error_console, print_json
 from comparison_app.errors import ComparisonError
 from comparison_app.launching import add_launch_options, launch
+from comparison_app.stopping import telling_what_is_left
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, and say how it went."""
     from comparison_app.training import train_on_corpus
+    from finetune.checkpoints import has_sealed
     from finetune.classifier_data import is_classifier_recipe
     from finetune.embedder import is_embedder_recipe
     from finetune.processes import is_first
@@ -77,12 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or f"{corpus.name}-{recipe.name}"
     if arguments.calibrate and (recipe.data.context or not corpus.questions("dev")):
         raise ComparisonError("--calibrate needs a recipe that trains closed-book, and dev questions in the corpus")
-    if arguments.launch:
-        return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
-    with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
-        record = train_on_corpus(
-            recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
-        )
+    with telling_what_is_left(lambda: has_sealed(workspace.adapters / name)):
+        if arguments.launch:
+            return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
+        with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
+            record = train_on_corpus(
+                recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
+            )
     if is_first():
         threshold = _calibrate(recipe, corpus, workspace, name) if arguments.calibrate else None
         _report(arguments, name, workspace.adapters / name, record, threshold)
@@ -102,20 +105,25 @@ def _refuse_adapters_options(arguments: argparse.Namespace, classifier: bool, em
 def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> int:
     """Train a classifier of texts, and tell how well it does on those held out."""
     from comparison_app.classifier_training import train_classifier_on_file
+    from finetune.checkpoints import has_sealed
     from finetune.classifier_data import load_classifier_recipe
     from finetune.trainer import TrainingStep
 
     if not arguments.data:
         raise ComparisonError("a classifier is trained on labelled texts: give --data FILE (JSONL or CSV: text, label)")
-    head = load_classifier_recipe(arguments.recipe).mode == "head"
+    recipe = load_classifier_recipe(arguments.recipe)
+    head, name = recipe.mode == "head", arguments.name or f"{Path(arguments.data).stem}-{recipe.name}"
     if head and arguments.resume:
         error_console().print("a head trains in seconds and keeps no checkpoints: it starts anew", soft_wrap=True)
-    with live_loss(f"training {arguments.name or arguments.recipe}", quiet=head or arguments.json) as on_step:
+    with (
+        telling_what_is_left(lambda: has_sealed(workspace.models / name)),
+        live_loss(f"training {name}", quiet=head or arguments.json) as on_step,
+    ):
         told = train_classifier_on_file(
             arguments.recipe,
             Path(arguments.data),
             workspace,
-            arguments.name,
+            name,
             model=arguments.model,
             onnx=arguments.onnx,
             resume=arguments.resume,
@@ -166,6 +174,8 @@ def _calibrate(recipe: Recipe, corpus: Corpus, workspace: Workspace, name: str) 
     except FinetuneError as error:
         error_console().print(f"{name} answers whatever it is asked: {error}", markup=False, soft_wrap=True)
         return None
+    except KeyboardInterrupt:
+        raise ComparisonError(f"stopped; {name} is trained, and answers whatever it is asked") from None
 
 
 def _report(
@@ -228,6 +238,7 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
     from dataclasses import replace
 
     from comparison_app.embedder_training import train_embedder_on_corpus
+    from finetune.checkpoints import has_sealed
     from finetune.embedder import load_embedder_recipe
     from finetune.trainer import TrainingStep
 
@@ -235,7 +246,11 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
     changed = {"model": arguments.model, "max_seconds": arguments.max_seconds}
     recipe = replace(recipe, **{key: value for key, value in changed.items() if value is not None})
     name = arguments.name or f"{corpus.name}-{recipe.name}"
-    with live_loss(f"tuning {name}", quiet=arguments.json) as on_step:
+    path = workspace.models / name
+    with (
+        telling_what_is_left(lambda: has_sealed(path)),
+        live_loss(f"tuning {name}", quiet=arguments.json) as on_step,
+    ):
         record = train_embedder_on_corpus(
             recipe,
             corpus,
@@ -245,7 +260,6 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
             resume=arguments.resume,
             on_step=lambda step, total, loss: on_step(TrainingStep(step, total, loss, 0.0)),
         )
-    path = workspace.path / "models" / name
     figures = {"questions": len(record.trained_ids), "steps": record.steps, "seconds": record.seconds}
     if arguments.json:
         losses = {"first_loss": record.losses[0][1], "last_loss": record.losses[-1][1]}
