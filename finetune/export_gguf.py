@@ -116,7 +116,7 @@ def _require_reader() -> Any:
 def _check(file: Path, model: Path, kind: str) -> tuple[str, int]:
     """Return a file's architecture and number of tensors; raises FinetuneError if it is not the model's."""
     gguf = _require_reader()
-    if not file.is_file() or file.read_bytes()[:4] != MARK:
+    if not file.is_file() or _first_bytes(file, len(MARK)) != MARK:
         raise FinetuneError("llama.cpp's converter wrote no GGUF file")
     try:
         reader = gguf.GGUFReader(str(file))
@@ -131,6 +131,12 @@ def _check(file: Path, model: Path, kind: str) -> tuple[str, int]:
     if not difference <= _ROUNDING[kind]:
         raise FinetuneError(f"the GGUF file's token embeddings differ from the model's by {difference:.2g}")
     return architecture, len(reader.tensors)
+
+
+def _first_bytes(file: Path, count: int) -> bytes:
+    """Return how a file begins, without reading the rest of it."""
+    with file.open("rb") as stream:
+        return stream.read(count)
 
 
 def _embeddings(model: Path) -> Any:

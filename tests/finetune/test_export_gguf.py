@@ -67,12 +67,17 @@ def test_the_converter_is_found_called_and_checked(convertible: Path, stand_in: 
 
 
 @pytest.mark.parametrize(
-    ("mark", "said"), [("wrong", "embeddings differ"), ("refuse", "OddForCausalLM is not supported")]
+    ("mark", "said"),
+    [
+        ("wrong", "embeddings differ"),
+        ("refuse", "OddForCausalLM is not supported"),
+        ("huge", "wrote no GGUF file"),
+    ],
 )
 def test_what_the_converter_gets_wrong_leaves_nothing(
     convertible: Path, stand_in: Path, tmp_path: Path, mark: str, said: str
 ) -> None:
-    """Other weights than the model's, and a refusal, are errors that say so; a file that was there stays."""
+    """Other weights than the model's, a refusal, and 8 TB of zeros, which are not read, are errors that say so."""
     import shutil
 
     model = tmp_path / "model"
