@@ -11,10 +11,9 @@ from typing import Any
 
 from comparison_app.errors import ComparisonError
 from comparison_app.experiment import ArmSpec, Experiment, load_experiment
-from comparison_app.jobs import training_name
 from comparison_app.planning import planned_arms
 from comparison_app.summary import read_summary
-from comparison_app.workspace import Workspace
+from comparison_app.workspace import Workspace, training_name
 from data_prep.atomic import write_text
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError

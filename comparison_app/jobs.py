@@ -207,14 +207,6 @@ def check_address(text: str) -> str:
     return address
 
 
-def training_name(text: str) -> str:
-    """Return a name that an adapter's or a run's folder can have; raises `ComparisonError`."""
-    name = text.strip()
-    if not re.fullmatch(r"\w[\w.\-]{0,79}", name):
-        raise ComparisonError(f"the name {name[:40]!r} will not do: use letters, digits, dots and dashes, at most 80")
-    return name
-
-
 def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)

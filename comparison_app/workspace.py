@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from comparison_app.errors import ComparisonError
 from data_prep.corpus import SAMPLE_CORPUS, Corpus, find_corpus, load_corpus
+from finetune.new_folders import is_unfinished
 
 ENVIRONMENT_VARIABLE = "VERSUS_WORKSPACE"
 BUNDLED_ADAPTERS = Path(__file__).resolve().parent.parent / "finetune" / "pocket" / "adapters"
@@ -67,7 +69,7 @@ class Workspace:
         """Return the folder of an adapter: one trained here, or one bundled with Versus."""
         places = [self.adapters / name, BUNDLED_ADAPTERS / name, Path(name)]
         for place in places:
-            if (place / "run_record.json").is_file():
+            if (place / "run_record.json").is_file() and not is_unfinished(place):
                 return place
         known = ", ".join(self.adapter_names()) or "none"
         raise ComparisonError(f"no adapter {name!r}; there are: {known}; `versus train RECIPE` makes one")
@@ -75,7 +77,8 @@ class Workspace:
     def adapter_names(self) -> list[str]:
         """Return the names of all usable adapters, bundled ones included."""
         folders = [place for place in (self.adapters, BUNDLED_ADAPTERS) if place.is_dir()]
-        return sorted({path.parent.name for folder in folders for path in folder.glob("*/run_record.json")})
+        found = (path.parent for folder in folders for path in folder.glob("*/run_record.json"))
+        return sorted({adapter.name for adapter in found if not is_unfinished(adapter)})
 
     def finished_runs(self) -> list[str]:
         """Return the names of the runs that have a summary, the newest first."""
@@ -93,3 +96,11 @@ class Workspace:
                 return place
         known = ", ".join(sorted(path.parent.name for path in self.runs.glob("*/experiment.toml"))) or "none"
         raise ComparisonError(f"no run {name!r} in {self.runs}; there are: {known}")
+
+
+def training_name(text: str) -> str:
+    """Return the name of a folder to be made in a workspace, stripped; raises `ComparisonError`."""
+    name = text.strip()
+    if not re.fullmatch(r"\w[\w.\-]{0,79}", name):
+        raise ComparisonError(f"the name {name[:40]!r} will not do: use letters, digits, dots and dashes, at most 80")
+    return name

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from comparison_app.errors import ComparisonError
+from comparison_app.workspace import training_name
+
 Handler = Callable[[argparse.Namespace], int]
 
 
@@ -42,3 +45,16 @@ def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="ADDRESS", help="where the index lies: milvus://HOST:PORT/NAME (default: the workspace)"
     )
+
+
+def add_name_option(parser: argparse.ArgumentParser, help_: str, *, required: bool = False) -> None:
+    """Add `--name`, which becomes a folder of the workspace and is refused if it cannot be the name of one."""
+    parser.add_argument("--name", type=_folder_name, required=required, help=help_)
+
+
+def _folder_name(text: str) -> str:
+    """Return a name that a new folder can have. Raises ArgumentTypeError."""
+    try:
+        return training_name(text)
+    except ComparisonError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_name_option
 from comparison_app.console import console, error_console, print_json, print_table
 from comparison_app.prices import money_in_words
 from comparison_app.stopping import telling_what_is_left
@@ -33,7 +33,7 @@ def register(subparsers: Any) -> None:
         "versus compare experiments/manual-full.toml",
     )
     parser.add_argument("experiment", help="an experiment file, or the name of one that ships")
-    parser.add_argument("--name", help="name of the run (default: the experiment's name and the time)")
+    add_name_option(parser, "name of the run (default: the experiment's name and the time)")
     parser.add_argument("--resume", action="store_true", help="continue the newest run of this experiment, or --name")
     parser.add_argument("--plan", action="store_true", help="ask nothing; say what the run could see, take and cost")
     parser.add_argument(

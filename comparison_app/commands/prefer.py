@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_name_option
 from comparison_app.console import console, print_json
 from comparison_app.workspace import Workspace
 
@@ -32,7 +32,7 @@ def register(subparsers: Any) -> None:
         help="JSONL of prompt, chosen, rejected (default: the workspace's votes on the corpus)",
     )
     parser.add_argument("--adapter", help="the adapter to go on from (default: a fresh one on the base model)")
-    parser.add_argument("--name", help="name of the new adapter (default: CORPUS-RECIPE)")
+    add_name_option(parser, "name of the new adapter (default: CORPUS-RECIPE)")
     parser.add_argument("--model", help="base model instead of the recipe's")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop after this wall time")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

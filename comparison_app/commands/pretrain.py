@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_name_option
 from comparison_app.commands.train import live_loss
 from comparison_app.console import console, print_json, print_table, progress_bar
 from comparison_app.device_lock import only_training
@@ -36,7 +36,7 @@ def register(subparsers: Any) -> None:
         "versus pretrain continual --model pocket --text manuals/ --name pocket-manuals",
     )
     parser.add_argument("recipe", help="a recipe that ships (continual, pocket-pretrain), or a TOML file")
-    parser.add_argument("--name", help="name of the model (default: MODEL-RECIPE)")
+    add_name_option(parser, "name of the model (default: MODEL-RECIPE)")
     parser.add_argument("--model", help="base model instead of the recipe's: pocket, a name here, a folder, an id")
     parser.add_argument(
         "--text", action="append", metavar="PATH", help="file or folder of new text instead of the recipe's; repeatable"

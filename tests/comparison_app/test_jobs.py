@@ -19,10 +19,10 @@ from comparison_app.device_lock import only_training
 from comparison_app.errors import ComparisonError, RunError
 from comparison_app.experiment import ArmSpec, load_experiment
 from comparison_app.experiment_form import estimate, slice_counts, write_experiment
-from comparison_app.jobs import Job, Jobs, progress, training_name, training_progress, training_steps
+from comparison_app.jobs import Job, Jobs, progress, training_progress, training_steps
 from comparison_app.planning import ASSUMED_SECONDS
 from comparison_app.run_table import NOBODY, TIE, chosen, read_rows
-from comparison_app.workspace import Workspace
+from comparison_app.workspace import Workspace, training_name
 from data_prep.corpus import load_corpus
 from finetune.models import default_device
 from tests.comparison_app.command import assert_clear_error, versus
