@@ -60,6 +60,7 @@ def model_card(record: dict[str, Any]) -> str:
         layers=", ".join(str(layer + 1) for layer in shape["encoder_layers"]),
         tokens=f"{record['tokens_seen']:,}",
         examples=f"{sum(record['examples'].values()):,}",
+        drafted=f"{record['drafted_questions']:,}",
         fertility=record["characters_per_token"]["pocket"],
         old_fertility=record["characters_per_token"]["minilm"],
         held_out=held_out,

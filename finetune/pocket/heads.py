@@ -11,6 +11,8 @@ ENCODER_LAYERS = 6
 LAST_LAYER: Heads = tuple((5, head) for head in range(6))
 READ_LAYERS = (3, 4, 5)
 """The layers that pointers read from: before each, every token's identity is kept readable."""
+KINDS = ("sentence", "before", "match", "question", "pool", "evidence", "opening", "copy")
+"""The steps of reading that heads are taught, from the first layers up."""
 GUIDED_HEADS: dict[str, Heads] = {
     "sentence": ((1, 4), (1, 8), (2, 4)),
     "match": ((2, 9), (2, 1)),
@@ -28,6 +30,21 @@ question: all words of the question look at that sentence · pool: the token tha
 the question · evidence: it looks at the sentence · opening: it looks at its first token · copy: each token of the
 answer looks at the one to come. A causal model needs the detour because the first token of a sentence cannot know what
 the sentence says. MiniLM's first layers bring the rest: (0, 2) finds the previous token, (2, 9) equal tokens."""
+CHAIN_LAYERS = 4
+CHAIN: dict[str, Heads] = {
+    "before": ((0, 4), (0, 5), (0, 8)),
+    "match": ((1, 1), (1, 9)),
+    "question": ((1, 2), (1, 4), (1, 6)),
+    "pool": ((2, 4), (2, 6), (2, 8)),
+    "evidence": ((2, 1), (2, 2), (2, 5)),
+    "opening": tuple((3, head) for head in range(6)),
+    "copy": ((2, 0), (2, 7), *((3, head) for head in range(6))),
+}
+"""The same for a decoder of four layers, so that no step needs what is found in its own layer.
+
+Each token of the sources looks at the token *before* its sentence, which the first layer can find by its full stop or
+line break; the question finds its sentence in the second layer, the opener gathers the question in the third, and opens
+the sentence in the fourth."""
 
 
 def encoder_layers(config: Any) -> tuple[int, ...]:

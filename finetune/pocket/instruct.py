@@ -3,6 +3,7 @@
 A page is cut into passages; a sentence of a passage becomes an answer and its wording a question. The example's
 sources are the passage, at a random place among passages of the same page and of other pages; for some examples the
 passage is left out, or the sentence is cut from it, and the answer is the refusal. Some examples have no sources.
+What is asked of a passage is drawn by rule (`fact_by_rule`) or from drafted questions (`finetune.pocket.asked`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_prep.conversations import CONTEXT_INSTRUCTION, context_block, refusal
@@ -31,7 +32,8 @@ class Mixture:
 
     words: size of a passage; most_passages: sources of an example; context_words: all its sources together at most;
     near_misses: share of the unanswerable whose passages are of the same page (a share of 0.18 unanswerable, most of
-    them near misses, taught a model of this size to decline three in five of the questions that people write).
+    them near misses, taught a model of this size to decline three in five of the questions that people write) ·
+    alone: each source is one sentence of its passage, as retrieval shows them to a model with a short context.
     """
 
     words: tuple[int, int]
@@ -42,6 +44,7 @@ class Mixture:
     closed_book: float = 0.08
     header: float = 0.7
     follow_ups: int = 0
+    alone: bool = False
 
     def __post_init__(self) -> None:
         wrong = [
@@ -61,8 +64,12 @@ LEVELS = {
     "short": Mixture((20, 45), 1, 60, unanswerable=0.04, closed_book=0.05, header=0.3, follow_ups=3),
     "middle": Mixture((30, 110), 2, 130, unanswerable=0.05, closed_book=0.06, follow_ups=3),
     "long": Mixture((60, 130), 3, 250, unanswerable=0.05, closed_book=0.05, header=0.85, follow_ups=1),
+    "asked": Mixture((40, 130), 2, 200, unanswerable=0.03, near_misses=0.3, closed_book=0, header=0.85, follow_ups=3),
+    "asked-alone": Mixture((40, 130), 5, 150, unanswerable=0.03, closed_book=0, header=0.85, alone=True),
 }
-"""The curriculum: copying is learned cheaply on short contexts and carried over to long ones."""
+"""The curriculum: copying is learned cheaply on short contexts and carried over to long ones; the first three levels
+ask by rule, those whose names begin with `ASKED` ask what `finetune.pocket.asked` holds."""
+ASKED = "asked"
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class _Fact:
+class Fact:
     """A question, the sentences that answer it, and the passage that holds them."""
 
     question: str
@@ -111,7 +118,13 @@ class _Fact:
     kind: str
 
 
-def examples(pages: Sequence[dict[str, str]], mixture: Mixture, *, seed: int, per_page: int = 4) -> Iterator[Example]:
+Draw = Callable[[Passage, random.Random], Fact | None]
+"""Draws a fact from a passage; None if nothing in it fits."""
+
+
+def examples(
+    pages: Sequence[dict[str, str]], mixture: Mixture, draw: Draw, *, seed: int, per_page: int = 4
+) -> Iterator[Example]:
     """Yield examples of `pages` in random order of pages, at most `per_page` of each page, the same for one seed."""
     rng = random.Random(seed)
     order = list(range(len(pages)))
@@ -122,9 +135,9 @@ def examples(pages: Sequence[dict[str, str]], mixture: Mixture, *, seed: int, pe
         cut = passages(page, rng.randint(*mixture.words))
         rng.shuffle(cut)
         for passage in cut[:per_page]:
-            fact = _fact(passage, rng)
+            fact = draw(passage, rng)
             if fact is not None and others:
-                yield _example(fact, cut, others, mixture, page["source"], rng)
+                yield _example(fact, cut, others, mixture, page["source"], draw, rng)
         others = (others + cut[:3])[-60:]
 
 
@@ -163,7 +176,7 @@ def _fit(sentence: Sentence) -> bool:
     return 5 <= len(words) <= 42 and not _UNFIT.search(sentence.text) and letters > 0.75 * len(sentence.text)
 
 
-def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
+def fact_by_rule(passage: Passage, rng: random.Random) -> Fact | None:
     """Draw a fact from a passage: a task with its steps, or a sentence with a question; None if nothing fits."""
     fit = [index for index, sentence in enumerate(passage.sentences) if _fit(sentence)]
     if not fit:
@@ -188,7 +201,7 @@ def _fact(passage: Passage, rng: random.Random) -> _Fact | None:
     if rng.random() < 0.25 and index + 1 < len(passage.sentences) and _follows(passage, index):
         used = (sentence, passage.sentences[index + 1])
     answer = " ".join(each.text for each in used)
-    return _Fact(lexicon.vary(question, rng, 0.35), answer, used, passage, kind)
+    return Fact(lexicon.vary(question, rng, 0.35), answer, used, passage, kind)
 
 
 def _follows(passage: Passage, index: int) -> bool:
@@ -198,7 +211,7 @@ def _follows(passage: Passage, index: int) -> bool:
     return bool(_FOLLOWS_ON.match(after.text)) and together <= 42 and _fit(after)
 
 
-def _task(passage: Passage, goal: str, rng: random.Random) -> _Fact | None:
+def _task(passage: Passage, goal: str, rng: random.Random) -> Fact | None:
     """Ask how to do what the heading names; the answer is the first steps, or the first sentence."""
     steps = [sentence for sentence in passage.sentences if sentence.step and _fit(sentence)]
     used: list[Sentence] = []
@@ -207,13 +220,21 @@ def _task(passage: Passage, goal: str, rng: random.Random) -> _Fact | None:
             break
         used.append(sentence)
     answer = " ".join(sentence.text for sentence in used)
-    return _Fact(lexicon.vary(wording.how_question(goal, rng), rng), answer, tuple(used), passage, "task")
+    return Fact(lexicon.vary(wording.how_question(goal, rng), rng), answer, tuple(used), passage, "task")
 
 
 def _example(
-    fact: _Fact, page: Sequence[Passage], others: Sequence[Passage], mixture: Mixture, source: str, rng: random.Random
+    fact: Fact,
+    page: Sequence[Passage],
+    others: Sequence[Passage],
+    mixture: Mixture,
+    source: str,
+    draw: Draw,
+    rng: random.Random,
 ) -> Example:
     """Surround a fact with other passages, or leave its passage out."""
+    if mixture.alone:
+        fact, page, others = _alone(fact, page, others, rng)
     drawn = rng.random()
     header = rng.random() < mixture.header
     if drawn < mixture.closed_book:
@@ -230,7 +251,7 @@ def _example(
             fact.kind,
             source,
             copied=tuple(each.text for each in fact.sentences),
-            follow_ups=_follow_ups(fact, others, mixture, rng),
+            follow_ups=_follow_ups(fact, others, mixture, draw, rng),
         )
     left = _without(fact)
     if left and near and rng.random() < 0.5:
@@ -238,13 +259,40 @@ def _example(
     return Example(fact.question, tuple(texts), refusal(), "unanswerable", source, copied=())
 
 
-def _follow_ups(fact: _Fact, others: Sequence[Passage], mixture: Mixture, rng: random.Random) -> tuple[Turn, ...]:
+def _alone(
+    fact: Fact, page: Sequence[Passage], others: Sequence[Passage], rng: random.Random
+) -> tuple[Fact, list[Passage], list[Passage]]:
+    """Cut a fact's passage down to its first sentence, and each passage to the other one nearest to the question."""
+    (sentence,) = fact.sentences[:1]
+    cut = replace(fact, passage=_only(fact.passage, sentence), sentences=(sentence,))
+    same, rest = (
+        [_only(each, found) for each in pool if (found := _nearest(each, fact, rng))] for pool in (page, others)
+    )
+    return cut, same, rest
+
+
+def _nearest(passage: Passage, fact: Fact, rng: random.Random) -> Sentence | None:
+    """Return the sentence of `passage` that shares most words with the question and does not answer it."""
+    words = set(fact.question.lower().strip("?").split())
+    left = [each for each in passage.sentences if each.text != fact.answer]
+    return max(left, key=lambda each: (len(words & set(each.text.lower().split())), rng.random()), default=None)
+
+
+def _only(passage: Passage, sentence: Sentence) -> Passage:
+    """Return a passage that holds nothing but one of its sentences."""
+    alone = replace(sentence, start=0, end=len(sentence.text))
+    return replace(passage, body=sentence.text, sentences=(alone,))
+
+
+def _follow_ups(
+    fact: Fact, others: Sequence[Passage], mixture: Mixture, draw: Draw, rng: random.Random
+) -> tuple[Turn, ...]:
     """Ask more of the fact's passage, each answer once; now and then something that it does not hold."""
     answers = {fact.answer}
     turns: list[Turn] = []
     for _ in range(mixture.follow_ups):
         strange = rng.random() < mixture.unanswerable
-        each = _fact(rng.choice(others) if strange else fact.passage, rng)
+        each = draw(rng.choice(others) if strange else fact.passage, rng)
         if each is None or each.answer in answers:
             continue
         answers.add(each.answer)
@@ -254,7 +302,7 @@ def _follow_ups(fact: _Fact, others: Sequence[Passage], mixture: Mixture, rng: r
 
 
 def _distractors(
-    fact: _Fact,
+    fact: Fact,
     page: Sequence[Passage],
     others: Sequence[Passage],
     mixture: Mixture,
@@ -280,7 +328,7 @@ def _distractors(
     return drawn
 
 
-def _without(fact: _Fact) -> str:
+def _without(fact: Fact) -> str:
     """Return the fact's passage with its sentences cut out; empty if hardly anything is left."""
     body = fact.passage.body
     for sentence in sorted(fact.sentences, key=lambda s: -s.start):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import FinetuneError
 from finetune.packing import IGNORED, PackedBatch, pack
-from finetune.pocket.heads import GUIDED_HEADS, Heads
+from finetune.pocket.heads import GUIDED_HEADS, KINDS, Heads
 from finetune.pocket.instruct import Example, Turn
 from finetune.pocket.neighbours import Neighbours
 from finetune.pocket.text import sentences
@@ -76,7 +76,7 @@ def _guides(
 ) -> dict[str, tuple[tuple[int, int, int], ...]]:
     """Return, by kind, which token should attend to which places (first, last) of the sources."""
     token_at = {character: token for token, (start, end) in enumerate(spans) for character in range(start, end)}
-    found: dict[str, list[tuple[int, int, int]]] = {kind: [] for kind in GUIDED_HEADS}
+    found: dict[str, list[tuple[int, int, int]]] = {kind: [] for kind in KINDS}
     question_from = 0
     first_question = token_at.get(max(text.rfind(QUESTION, 0, answers[0]), 0), 0)
     for number, (turn, start) in enumerate(zip(turns, answers, strict=True)):
@@ -95,6 +95,7 @@ def _guides(
                 found["opening" if before == opener else "copy"].append((before, column, column))
         question_from = start
     found["sentence"] = _sentence_guides(text[: answers[0]], token_at)
+    found["before"] = [(token, first - 1, first - 1) for token, first, _ in found["sentence"]]
     return {kind: tuple(listed) for kind, listed in found.items()}
 
 
@@ -263,15 +264,15 @@ def lessons_batch(
 
     packed = pack([(each.ids, each.ids) for each in lessons], rows, pad_token=pad_token, offsets=offsets)
     weights = torch.zeros(packed.input_ids.shape)
-    places = {kind: torch.full((2, *packed.input_ids.shape), -1, dtype=torch.long) for kind in GUIDED_HEADS}
+    places = {kind: torch.full((2, *packed.input_ids.shape), -1, dtype=torch.long) for kind in heads}
     for number, row in enumerate(rows):
         start = 0
         for index in row:
             each = lessons[index]
             place = slice(start, start + len(each.ids))
             weights[number, place] = torch.tensor(each.weights)
-            for kind, listed in each.guides.items():
-                for token, first, last in listed:
+            for kind in heads:
+                for token, first, last in each.guides[kind]:
                     places[kind][:, number, start + token] = torch.tensor([start + first, start + last])
             start += len(each.ids)
     guides = [Guide(heads[kind], found[0], found[1]) for kind, found in places.items()]

@@ -30,6 +30,7 @@ from finetune.errors import FinetuneError
 from finetune.forgetting import MultipleChoice, general_score, read_multiple_choice
 from finetune.models import default_device
 from finetune.pocket import pocket_path
+from finetune.pocket.asked import read_asked
 from finetune.pocket.base import load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
 from finetune.pocket.heads import encoder_layers
@@ -105,6 +106,7 @@ def _record(
         "minilm_sha256": weights_hash(minilm_path()),
         "data": {name: _sha256(data / name) for name in (*SHARDS[:2], VALIDATION)},
         "examples": {level: len(found) for level, found in material.taught.items()},
+        "drafted_questions": sum(len(questions) for questions in read_asked().values()),
         "characters_per_token": {
             "minilm": round(old.characters_per_token, 3),
             "pocket": round(new.characters_per_token, 3),

@@ -6,6 +6,7 @@ Vocabulary and base are made by the functions behind `versus tokenizer train` an
 from __future__ import annotations
 
 import random
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
+from finetune.pocket.asked import AskedFacts, read_asked
 from finetune.pocket.copying import IdentityLoss, identity_loss
 from finetune.pocket.heads import READ_LAYERS, encoder_layers, place_of
-from finetune.pocket.instruct import LEVELS, Example, examples, read_examples, write_examples
+from finetune.pocket.instruct import ASKED, LEVELS, Example, examples, fact_by_rule, read_examples, write_examples
 from finetune.pocket.neighbours import Neighbours, find_neighbours, read_neighbours, write_neighbours
 from finetune.pocket.text import SHARDS, VALIDATION, read_pages
 from finetune.swapped_model import MINILM, swap_model
@@ -108,8 +110,7 @@ def make_examples(
         pages = [page for shard in shards for page in read_pages(data / shard)] if wanted else []
         for level in wanted:
             path = work / f"{kind}-{level}.jsonl"
-            made = examples(pages, LEVELS[level], seed=settings["seed"], per_page=settings["per_page"])
-            write_examples(path.with_suffix(".partial"), made)
+            write_examples(path.with_suffix(".partial"), _level_examples(level, pages, settings))
             path.with_suffix(".partial").replace(path)
     both = [
         {level: read_examples(work / f"{kind}-{level}.jsonl") for level in LEVELS} for kind in ("train", "held-out")
@@ -117,11 +118,27 @@ def make_examples(
     return both[0], {level: found[: settings["held_out"]] for level, found in both[1].items()}
 
 
+def _level_examples(level: str, pages: Sequence[dict[str, str]], settings: dict[str, Any]) -> Iterator[Example]:
+    """Make the examples of one level; drafted questions are asked several times, each time of pages cut anew."""
+    seed, per_page = settings["seed"], settings["per_page"]
+    if not level.startswith(ASKED):
+        return examples(pages, LEVELS[level], fact_by_rule, seed=seed, per_page=per_page)
+    asked = AskedFacts(read_asked())
+    held = [page for page in pages if asked.of_page(page["text"])]
+    rounds = range(settings.get("asked_rounds", 1))
+    return (
+        each
+        for number in rounds
+        for each in examples(held, LEVELS[level], asked.draw, seed=seed + number, per_page=sys.maxsize)
+    )
+
+
 def make_neighbours(work: Path, taught: dict[str, list[Example]]) -> Neighbours:
-    """Find words of like meaning for the words of the questions, or read them from `work`."""
+    """Find words of like meaning for the words of the questions made by rule, or read them from `work`."""
     path = work / "neighbours.json"
     if not path.is_file():
-        write_neighbours(path, find_neighbours(each.question for found in taught.values() for each in found))
+        made = [found for level, found in taught.items() if not level.startswith(ASKED)]
+        write_neighbours(path, find_neighbours(each.question for found in made for each in found))
     return read_neighbours(path)
 
 

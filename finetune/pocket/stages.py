@@ -14,7 +14,7 @@ from finetune.errors import FinetuneError, ModelError
 from finetune.models import default_device
 from finetune.pocket.copying import IdentityLoss, install_copy_heads
 from finetune.pocket.evaluation import context_figures
-from finetune.pocket.heads import encoder_layers, guided_heads
+from finetune.pocket.heads import CHAIN, CHAIN_LAYERS, Heads, encoder_layers, guided_heads
 from finetune.pocket.instruct import LEVELS, Example
 from finetune.pocket.lessons import Course, LessonBatches
 from finetune.pocket.material import Material, fit_identity, sample_ids
@@ -32,12 +32,16 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name, how to train, what to teach, and the weight of the identity loss."""
+    """One stage: its name, how to train, what to teach, the weight of the identity loss, and which heads are taught.
+
+    With `chain` they are those of `finetune.pocket.heads.CHAIN`, one step of reading a layer.
+    """
 
     name: str
     config: PretrainingConfig
     course: Course
     identity_weight: float = 0.0
+    chain: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _stage(path: Path, table: dict[str, Any]) -> Stage:
     """Make a stage of one table: keys of Stage, of its config and of its course stand side by side."""
     config_keys = {each.name for each in fields(PretrainingConfig)}
     course_keys = {each.name for each in fields(Course)}
-    name, weight = table.pop("name", ""), table.pop("identity_weight", 0.0)
+    name, weight, chain = table.pop("name", ""), table.pop("identity_weight", 0.0), table.pop("chain", False)
     unknown = sorted(set(table) - config_keys - course_keys)
     levels = sorted(set(table.get("shares", {})) - set(LEVELS))
     if unknown or levels or not name or not table.get("shares"):
@@ -73,7 +77,7 @@ def _stage(path: Path, table: dict[str, Any]) -> Stage:
         )
     course = Course(**{key: value for key, value in table.items() if key in course_keys})
     config = PretrainingConfig(**{key: value for key, value in table.items() if key in config_keys})
-    return Stage(name, config, course, weight)
+    return Stage(name, config, course, weight, chain)
 
 
 def train_stage(
@@ -91,7 +95,7 @@ def train_stage(
 ) -> PretrainingResult:
     """Train `model` (loaded with eager attention) by one stage; checkpoints go to `folder`, a killed run resumes."""
     rows = TextRows(text, stage.config, tokenizer.eos_token_id)
-    heads = guided_heads(encoder_layers(model.config))
+    heads = taught_heads(model, stage)
     batches = LessonBatches(examples, rows, tokenizer, stage.course, stage.config, neighbours=neighbours, heads=heads)
 
     def evaluate(current: PreTrainedModel) -> dict[str, float]:
@@ -106,6 +110,16 @@ def train_stage(
         on_step=on_step,
         auxiliary=_weighted(identity, stage.identity_weight),
     )
+
+
+def taught_heads(model: PreTrainedModel, stage: Stage) -> dict[str, Heads]:
+    """Return the heads that a stage teaches. Raises ModelError if the chain does not fit the model's layers."""
+    layers = encoder_layers(model.config)
+    if not stage.chain:
+        return guided_heads(layers)
+    if len(layers) != CHAIN_LAYERS:
+        raise ModelError(f"stage {stage.name}: `chain` is for {CHAIN_LAYERS} layers, and the model has {len(layers)}")
+    return CHAIN
 
 
 def run_stages(
@@ -184,9 +198,9 @@ def _weighted(identity: IdentityLoss | None, weight: float) -> IdentityLoss | No
 def figures(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: HeldOut, levels: Sequence[str]
 ) -> dict[str, float]:
-    """Return bits per character of held-out text, and for each level how well held-out questions are answered."""
+    """Return bits per character of held-out text, and for each level with held-out questions how they are answered."""
     found = {"bits_per_character": bits_per_character(model, tokenizer, held_out.texts)}
-    for level in levels:
+    for level in (each for each in levels if held_out.examples[each]):
         measured = context_figures(model, tokenizer, held_out.examples[level])
         found.update({f"{level}_{name}": value for name, value in measured.items()})
     return {name: round(value, 4) for name, value in found.items()}

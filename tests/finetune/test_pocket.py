@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,23 @@ from finetune.models import MODELS_VARIABLE, load_base, load_tokenizer
 from finetune.pocket import pocket_path
 from finetune.pocket.base import load_decoder_of, load_minilm_tokenizer, minilm_path
 from finetune.pocket.evaluation import replies, token_f1
-from finetune.pocket.heads import GUIDED_HEADS, guided_heads
-from finetune.pocket.instruct import LEVELS, Example, Mixture, examples, read_examples, write_examples
+from finetune.pocket.heads import CHAIN, GUIDED_HEADS, KINDS, guided_heads
+from finetune.pocket.instruct import (
+    LEVELS,
+    Example,
+    Mixture,
+    examples,
+    fact_by_rule,
+    read_examples,
+    write_examples,
+)
 from finetune.pocket.lessons import lesson
 from finetune.pocket.lexicon import base_form
 from finetune.pocket.make import make
 from finetune.pocket.material import Material
 from finetune.pocket.neighbours import find_neighbours
 from finetune.pocket.pretrain import pretrain_stages
-from finetune.pocket.stages import RECIPES, load_stages, run_stages
+from finetune.pocket.stages import RECIPES, load_stages, run_stages, taught_heads
 from finetune.pocket.text import SHARDS, VALIDATION, passages, read_pages
 from finetune.pocket.wording import goal_of_heading, questions
 from finetune.pretraining import Step
@@ -131,7 +140,7 @@ def test_examples_hold_their_answers_or_decline() -> None:
     made = [
         example
         for seed in range(60)
-        for example in examples([PAGE, OTHER], Mixture((20, 60), 2, 120, follow_ups=1), seed=seed)
+        for example in examples([PAGE, OTHER], Mixture((20, 60), 2, 120, follow_ups=1), fact_by_rule, seed=seed)
     ]
     answerable = [example for example in made if example.copied]
     declined = [example for example in made if example.passages and not example.copied]
@@ -147,8 +156,8 @@ def test_examples_hold_their_answers_or_decline() -> None:
 
 def test_examples_are_the_same_for_one_seed(tmp_path: Path) -> None:
     """The same seed gives the same examples, and a file of them reads back equal."""
-    made = list(examples([PAGE, OTHER] * 3, LEVELS["short"], seed=4))
-    assert made == list(examples([PAGE, OTHER] * 3, LEVELS["short"], seed=4))
+    made = list(examples([PAGE, OTHER] * 3, LEVELS["short"], fact_by_rule, seed=4))
+    assert made == list(examples([PAGE, OTHER] * 3, LEVELS["short"], fact_by_rule, seed=4))
     assert write_examples(tmp_path / "examples.jsonl", iter(made)) == len(made)
     assert read_examples(tmp_path / "examples.jsonl") == made
 
@@ -184,6 +193,8 @@ def test_a_lesson_guides_reading_step_by_step() -> None:
     assert text(made.guides["question"][0][0], made.guides["question"][-1][0]).startswith("How long")
     own = {token: first for token, first, _ in made.guides["sentence"]}
     assert own[copies[-1][1]] == copies[0][1]
+    before = {token: place for token, place, _ in made.guides["before"]}
+    assert before[copies[-1][1]] == copies[0][1] - 1
     assert set(made.weights[: opener + 1]) == {0.3}
     assert set(made.weights[opener + 1 :]) == {1.0}
 
@@ -375,6 +386,20 @@ def test_taught_heads_follow_their_layers() -> None:
     assert shallower["evidence"] == ((2, 1), (2, 2), (2, 5))
 
 
+def test_a_chain_takes_one_step_of_reading_a_layer(tmp_path: Path) -> None:
+    """No step of the chain needs what its own layer finds, no head takes two steps; six layers have no chain."""
+    layers = {kind: {layer for layer, _ in heads} for kind, heads in CHAIN.items()}
+    assert set(CHAIN) < set(KINDS)
+    assert [layers[kind] for kind in ("before", "question", "pool", "opening")] == [{0}, {1}, {2}, {3}]
+    taught = [head for kind, heads in CHAIN.items() if kind != "copy" for head in heads]
+    assert len(taught) == len(set(taught))
+    stage = replace(load_stages(RECIPES / "pocket-pretrain.toml")[0], chain=True)
+    model = load_base(str(save_pocket_like(tmp_path / "tiny")))
+    model.config.encoder_layers = list(range(6))
+    with pytest.raises(ModelError, match="for 4 layers, and the model has 6"):
+        taught_heads(model, stage)
+
+
 def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:
     """Unknown keys and levels are named; the recipes that ship are sound."""
     (tmp_path / "odd.toml").write_text('[[stage]]\nname = "x"\nshares = { huge = 1 }\nstpes = 3\n', encoding="utf-8")
@@ -383,7 +408,8 @@ def test_recipes_of_stages_are_checked(tmp_path: Path) -> None:
     shipped = [
         stage for name in ("pocket-pretrain", "pocket-instruct") for stage in load_stages(RECIPES / f"{name}.toml")
     ]
-    assert [stage.name for stage in shipped] == ["copying", "reading", "answering"]
+    assert [stage.name for stage in shipped] == ["copying", "reading", "answering", "asking"]
+    assert [stage.chain for stage in shipped] == [False, False, False, True]
 
 
 LAMP = (
