@@ -112,6 +112,6 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "corpora": sorted(path.parent.name for path in corpora),
         "indexes": sorted(path.parent.name for path in (workspace.path / "indexes").glob("*/index.sqlite")),
         "adapters": workspace.adapter_names(),
-        "models": sorted(path.parent.name for path in workspace.models.glob("*/config.json")),
+        "models": sorted(path.parent.name for path in workspace.models.glob("[!.]*/config.json")),
         "runs": sorted(path.parent.name for path in workspace.runs.glob("*/experiment.toml")),
     }

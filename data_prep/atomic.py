@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and that a power cut cannot take back."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from data_prep.errors import DataError
@@ -37,3 +38,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` in UTF-8, in one step; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder to the disk, with all that is in it; a power cut cannot take it back then."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            sync_file(path)
+        elif path.is_dir():
+            sync_names(path)
+    sync_names(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk. Raises `OSError` where the disk does not take it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_names(folder: Path) -> None:
+    """Bring to the disk which names a folder holds, where its file system can be asked to."""
+    with suppress(OSError):
+        sync_file(folder)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,26 +94,6 @@ def drop_adapter(model: Any, name: str) -> None:
     """Take the adapter `name` off a PeftModel, if it is there."""
     if name in model.peft_config:
         model.delete_adapter(name)
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `output` that takes its name, in one step, when the block ends well.
-
-    An adapter that stood there before stays whole until then, and stays for good if the block fails.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.new-", dir=output.parent))
-    draft.chmod(0o755)
-    try:
-        yield draft
-        former = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
-        if output.exists():
-            output.replace(former / output.name)
-        draft.replace(output)
-        shutil.rmtree(former, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def save_adapter(model: Any, folder: Path, base: str, weights: dict[str, Any] | None = None) -> None:

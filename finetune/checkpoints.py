@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.atomic import write_text
+from data_prep.atomic import sync_folder, write_text
 from finetune.errors import TrainingError
 
 SEAL = "seal.json"
@@ -41,7 +41,8 @@ def begin(scratch: Path, identity: dict[str, Any]) -> None:
 
 
 def seal(folder: Path, seconds: float) -> None:
-    """Mark the checkpoint in `folder` as whole, made after `seconds` of training."""
+    """Mark the checkpoint in `folder`, once it is on the disk, as whole, made after `seconds` of training."""
+    sync_folder(folder)
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
     hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     write_text(folder / SEAL, json.dumps({"seconds": seconds, "files": hashes}))

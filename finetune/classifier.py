@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.atomic import write_text
-from finetune.adapters import new_folder
 from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained, split_dev
 from finetune.encoder_watching import OnStep
 from finetune.errors import AdapterError, TrainingDataError, TrainingError
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.run_record import FILE_NAME, library_versions
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def train_classifier(
     if a number breaks, memory runs out, the checkpoints are of another training, or one of this training would be lost
     by starting without `resume`.
     """
+    check_replaceable(output)
     started = datetime.now(UTC)
     labels = tuple(sorted({example.label for example in examples}))
     if len(labels) < 2:

@@ -24,6 +24,7 @@ from finetune.errors import ModelError, RecipeError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
 from finetune.memory_failures import SMALLER_BASE, readable_memory
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
+from finetune.new_folders import check_replaceable
 from finetune.packing import block_causal_mask
 from finetune.prepared_text import Prepared, prepare_text
 from finetune.pretraining import Batches, PretrainingConfig, PretrainingResult, Step, pretrain
@@ -59,6 +60,7 @@ def continue_pretraining(
     first reads, measures and writes. Of a model that they share (`is_sharded`) all measure, together.
     Raises FinetuneError.
     """
+    check_replaceable(output)
     started, device = datetime.now(UTC), join(device or default_device())
     tokenizer = open_tokenizer(recipe.model.name)
     _check_lengths(recipe, tokenizer)

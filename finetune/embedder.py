@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
-from finetune.adapters import new_folder
 from finetune.checkpoints import begin, last_sealed, to_go_on_from
 from finetune.embedder_training import tune
 from finetune.encoder_watching import OnStep
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
 from finetune.models import quiet_libraries
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.run_record import FILE_NAME, library_versions
 from finetune.task_recipes import is_task_recipe, load_task_recipe
 
@@ -149,6 +149,7 @@ def train_embedder(
     be loaded, the checkpoints are of another tuning, one of this tuning would be lost by starting without `resume`, or
     the loss is no longer a number.
     """
+    check_replaceable(output)
     started = datetime.now(UTC)
     rows = _rows(recipe, pairs)
     model = _model(str(source or recipe.model))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.adapters import check_whole, load_for_merging, merge, new_folder
+from finetune.adapters import check_whole, load_for_merging, merge
 from finetune.errors import AdapterError, FinetuneError
 from finetune.models import (
     base_fingerprint,
@@ -17,6 +17,7 @@ from finetune.models import (
     model_context,
     model_folder,
 )
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.run_record import FILE_NAME, read_run_record
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
 
     The merged model is loaded again from its files, and its logits must equal those of base and adapter; only then does
     `output` take its content. `dtype` is that of the weights written. Raises FinetuneError if the adapter was made for
-    another base, or if the merge is not exact.
+    another base, if the merge is not exact, or if `output` holds what was not made here.
     """
+    check_replaceable(output)
     check_whole(adapter)
     record = read_run_record(adapter)
     name = base or record.base_model
@@ -57,20 +59,17 @@ def merge_adapter(adapter: Path, output: Path, *, base: str | None = None, dtype
     model = load_for_merging(load_base(name, dtype=arithmetic, device="cpu"), adapter)
     expected = probe(model, len(tokenizer), model_context(name))
     merged = merge(model)
-    try:
-        with new_folder(output) as folder:
-            merged.to(choose_dtype(dtype, "cpu")).save_pretrained(str(folder))
-            tokenizer.save_pretrained(str(folder))
-            shutil.copyfile(adapter / FILE_NAME, folder / FILE_NAME)
-            again = load_base(str(folder), dtype=arithmetic, device="cpu")
-            difference = _difference(expected, probe(again, len(tokenizer), model_context(name)))
-            if not difference <= TOLERANCE[dtype]:
-                raise FinetuneError(
-                    f"{adapter}: the merged model differs by {difference:.2g} of the largest logit, more than "
-                    f"{TOLERANCE[dtype]:g}; merge it with dtype float32"
-                )
-    except OSError as error:
-        raise FinetuneError(f"cannot write the merged model to {output}: {error.strerror or error}") from error
+    with new_folder(output) as folder:
+        merged.to(choose_dtype(dtype, "cpu")).save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+        shutil.copyfile(adapter / FILE_NAME, folder / FILE_NAME)
+        again = load_base(str(folder), dtype=arithmetic, device="cpu")
+        difference = _difference(expected, probe(again, len(tokenizer), model_context(name)))
+        if not difference <= TOLERANCE[dtype]:
+            raise FinetuneError(
+                f"{adapter}: the merged model differs by {difference:.2g} of the largest logit, more than "
+                f"{TOLERANCE[dtype]:g}; merge it with dtype float32"
+            )
     return MergeReport(output, dtype, difference, weight_bytes(output))
 
 

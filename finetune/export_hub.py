@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.atomic import write_text
-from finetune.adapters import CONFIG, WEIGHTS, check_whole, new_folder
+from finetune.adapters import CONFIG, WEIGHTS, check_whole
 from finetune.errors import FinetuneError
 from finetune.export import merge_adapter, stored_dtype
 from finetune.model_card import Score, base_name, write_card
 from finetune.models import model_folder
+from finetune.new_folders import new_folder
 from finetune.run_record import RunRecord, read_run_record, write_run_record
 
 CARD = "README.md"

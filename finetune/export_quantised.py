@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.adapters import new_folder
 from finetune.errors import FinetuneError, ModelError
 from finetune.export import exact_dtype, merge_adapter, probe, stored_dtype, weight_bytes
 from finetune.models import choose_dtype, load_base, load_tokenizer, model_context, model_folder
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.run_record import FILE_NAME, read_run_record
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
     """
     if kind not in KINDS:
         raise FinetuneError(f"no quantisation called {kind!r}; there are: {', '.join(KINDS)}")
+    check_replaceable(output)
     with tempfile.TemporaryDirectory(prefix="versus-merged-") as temporary:
         merged = Path(temporary) / "merged"
         name = base or read_run_record(adapter).base_model
@@ -65,17 +66,14 @@ def quantise_adapter(adapter: Path, output: Path, kind: str, *, base: str | None
         del full
         model = _load_quantised(merged, kind)
         memory = model.get_memory_footprint()
-        try:
-            with new_folder(output) as folder:
-                # saved before it computes anything: bitsandbytes lays 4-bit weights out anew for the processor then
-                model.save_pretrained(str(folder), safe_serialization=True)
-                found = probe(model, len(tokenizer), context)
-                tokenizer.save_pretrained(str(folder))
-                shutil.copyfile(merged / FILE_NAME, folder / FILE_NAME)
-                again = load_base(str(folder), dtype=REMAINDER, device="cpu")
-                _check_same(found, probe(again, len(tokenizer), context), output)
-        except OSError as error:
-            raise FinetuneError(f"cannot write the model to {output}: {error.strerror or error}") from error
+        with new_folder(output) as folder:
+            # saved before it computes anything: bitsandbytes lays 4-bit weights out anew for the processor then
+            model.save_pretrained(str(folder), safe_serialization=True)
+            found = probe(model, len(tokenizer), context)
+            tokenizer.save_pretrained(str(folder))
+            shutil.copyfile(merged / FILE_NAME, folder / FILE_NAME)
+            again = load_base(str(folder), dtype=REMAINDER, device="cpu")
+            _check_same(found, probe(again, len(tokenizer), context), output)
         return QuantisedReport(
             folder=output,
             kind=kind,

@@ -30,6 +30,7 @@ from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
 from finetune.forgetting import MultipleChoice, multiple_choice_score, why_not_asked
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_tokenizer, model_context
+from finetune.new_folders import check_replaceable
 from finetune.packing import IGNORED
 from finetune.preference_data import SHOWN_PROBLEMS, Preference
 from finetune.run_record import RunRecord, read_run_record
@@ -83,6 +84,7 @@ def train_preferences(
     refused. `general` multiple-choice questions are asked before and after, to see what is forgotten. Raises
     FinetuneError.
     """
+    check_replaceable(output)
     clock, started = Clock(recipe.optimisation.max_seconds), datetime.now(UTC)
     device = device or default_device()
     dpo = _settings(recipe)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.atomic import sync_file, sync_names
+from finetune.disk_failures import readable_writing
 from finetune.errors import FinetuneError
 from finetune.master_weights import MasterWeights
 from finetune.processes import is_first, place, process_count, wait
@@ -60,12 +62,19 @@ def _save_part(folder: Path, optimizer: MasterWeights, step: int) -> Sequence[st
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain values to `path`, whole or not at all."""
+    """Write tensors and plain values to `path`, whole or not at all. Raises FinetuneError if the disk is full."""
     import torch
 
     temporary = path.with_suffix(".partial")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    try:
+        with readable_writing(path):
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_names(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def restore(path: Path, optimizer: MasterWeights) -> Progress:

@@ -10,9 +10,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from finetune.adapters import new_folder
-from finetune.errors import ModelError, TrainingError
+from finetune.errors import ModelError
 from finetune.models import base_fingerprint, model_folder, quiet_libraries
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.pocket.base import load_decoder_of, minilm_path
 from finetune.run_record import RunRecord, library_versions, write_run_record
 from finetune.tokenizer import open_tokenizer
@@ -42,6 +42,7 @@ def swap_model(
     """
     if layers and not as_decoder:
         raise ModelError("layers can be chosen only of an encoder that becomes a decoder: add --as-decoder")
+    check_replaceable(output)
     started, clock = datetime.now(UTC), monotonic()
     folder = _folder(base)
     new, old = open_tokenizer(tokenizer), open_tokenizer(str(folder))
@@ -86,14 +87,11 @@ def swap_model(
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: RunRecord, output: Path) -> None:
-    """Write weights, tokenizer and record to `output` in one step. Raises TrainingError if that fails."""
-    try:
-        with new_folder(output) as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            write_run_record(folder, record)
-    except OSError as error:
-        raise TrainingError(f"cannot write the model to {output}: {error.strerror or error}") from error
+    """Write weights, tokenizer and record to `output` in one step. Raises FinetuneError if that fails."""
+    with new_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_run_record(folder, record)
 
 
 def load_whole(folder: Path) -> PreTrainedModel:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
-from finetune.adapters import new_folder
 from finetune.errors import FinetuneError, ModelError
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.run_record import FILE_NAME, library_versions
 from finetune.shards import OnBytes, find_shards, read_shards
 
@@ -135,6 +135,7 @@ def train_tokenizer_folder(
     shares = [share] * len(paths) if isinstance(share, int | float) else list(share)
     if wrong := [each for each in shares if not 0 < each <= 1]:
         raise FinetuneError(f"share is {wrong[0]}; it must be above 0 and at most 1")
+    check_replaceable(output)
     started, clock = datetime.now(UTC), time.monotonic()
     shards = find_shards(paths)
     parts = [(find_shards([path]), each) for path, each in zip(paths, shares, strict=True)]

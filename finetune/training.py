@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.adapters import attach_lora, check_whole, new_folder, save_adapter
+from finetune.adapters import attach_lora, check_whole, save_adapter
 from finetune.checkpoints import Resume, begin, to_go_on_from
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
@@ -34,6 +34,7 @@ from finetune.models import (
     model_context,
     quantization_problem,
 )
+from finetune.new_folders import check_replaceable, new_folder
 from finetune.processes import is_first, is_sharded, join, of_first, process_count, wait
 from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
@@ -82,6 +83,7 @@ def train_adapter(
     In several processes (see `processes`) all of them call this with the same data; the first writes.
     Raises FinetuneError for data, a model, a checkpoint or a training that cannot go on.
     """
+    check_replaceable(output)
     clock = Clock(recipe.optimisation.max_seconds)
     started = datetime.now(UTC)
     device = device or default_device()
@@ -362,19 +364,16 @@ def write_adapter(
 
     `weights` are those of `gathered_weights`. What TensorBoard was told in `scratch` comes along; then `scratch` goes.
     """
-    try:
-        if is_first():
-            with new_folder(output) as folder:
-                save_adapter(model, folder, record.base_model, weights)
-                write_loss_plot(folder / "loss.png", record)
-                if scratch is not None and (scratch / "runs").is_dir():
-                    shutil.copytree(scratch / "runs", folder / "tensorboard")
-                write_run_record(folder, record)
-                check_whole(folder)
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise TrainingError(f"cannot write the adapter to {output}: {error.strerror or error}") from error
+    if is_first():
+        with new_folder(output) as folder:
+            save_adapter(model, folder, record.base_model, weights)
+            write_loss_plot(folder / "loss.png", record)
+            if scratch is not None and (scratch / "runs").is_dir():
+                shutil.copytree(scratch / "runs", folder / "tensorboard")
+            write_run_record(folder, record)
+            check_whole(folder)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     wait()
 
 

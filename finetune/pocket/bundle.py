@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
+from finetune.new_folders import new_folder
 from finetune.pretraining import write_json
 
 if TYPE_CHECKING:
@@ -28,21 +28,19 @@ def write_bundle(
     import torch
     from transformers import GenerationConfig
 
-    fresh = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
     model.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=64
     )
-    model.to(torch.bfloat16).save_pretrained(fresh)
-    tokenizer.save_pretrained(fresh)
-    write_json(fresh / "run_record.json", record)
-    (fresh / "README.md").write_text(model_card(record), encoding="utf-8")
-    size = sum(path.stat().st_size for path in fresh.iterdir())
-    if size > LARGEST:
-        shutil.rmtree(fresh)
-        raise FinetuneError(f"the bundle would weigh {size:,} bytes, more than {LARGEST:,}: use a smaller vocabulary")
-    shutil.rmtree(output, ignore_errors=True)
-    fresh.rename(output)
+    with new_folder(output) as folder:
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "run_record.json", record)
+        (folder / "README.md").write_text(model_card(record), encoding="utf-8")
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        if size > LARGEST:
+            raise FinetuneError(
+                f"the bundle would weigh {size:,} bytes, more than {LARGEST:,}: use a smaller vocabulary"
+            )
 
 
 def model_card(record: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from finetune.config import RECIPES, read_tables
 from finetune.errors import RecipeError, TrainingDataError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
 from finetune.models import base_fingerprint, default_device, model_folder, quiet_libraries
+from finetune.new_folders import check_replaceable
 from finetune.pocket.material import Material, gather, read_settings
 from finetune.pocket.stages import Stage, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION
@@ -54,6 +55,7 @@ def pretrain_stages(
 
     `output` takes its content in one step at the end; a killed run goes on with `resume`. Raises FinetuneError.
     """
+    check_replaceable(output)
     started, settings = datetime.now(UTC), _settings(recipe)
     stages, folder = load_stages(recipe), model_folder(base)
     if gone := [name for name in (*SHARDS[: settings["text"]["shards"]], VALIDATION) if not (data / name).is_file()]:

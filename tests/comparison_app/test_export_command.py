@@ -63,6 +63,19 @@ def test_a_dry_run_shows_what_would_be_pushed(tmp_path: Path, capsys: pytest.Cap
     assert weights == (BUNDLED_ADAPTERS / "tern-full" / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("options", [("--to", "merged"), ("--to", "int8"), ("--to", "hub", "--dry-run")])
+def test_a_folder_of_other_things_is_never_exported_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """`--into` names a folder that is replaced as a whole, so one that was not made here is refused."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "thesis.txt").write_text("years of work")
+    arguments = ["export", "tern-full", *options, "--into", str(tmp_path / "docs"), "--workspace", str(tmp_path / "ws")]
+    assert cli.main(arguments) == 1
+    assert "holds what Versus did not make" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["docs", "thesis.txt"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
