@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from finetune.errors import ModelError, TrainingError
 
 SMALLER_BASE = "choose a smaller base model"
-_SIGNS = ("out of memory", "not enough memory", "allocate memory")
+_SIGNS = ("out of memory", "not enough memory", "allocate memory", "status_alloc_failed")
+"""The last is what cuBLAS and cuDNN say."""
 _LEAST_LENGTH = 16
 
 

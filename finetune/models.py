@@ -112,6 +112,8 @@ def load_base(
     device = device or default_device()
     if quantization is not None and (problem := quantization_problem(quantization, device)):
         raise ModelError(f"model {name}: {problem}")
+    if device.startswith("cuda"):
+        without_cudnn_attention()
     arithmetic = choose_dtype(dtype, device)
     options: dict[str, Any] = {"dtype": arithmetic, "local_files_only": True, "use_safetensors": True}
     if quantization is not None:
@@ -128,6 +130,17 @@ def load_base(
         hint = f" with quantization {quantization} on {device}" if quantization else ""
         raise ModelError(f"model {name} cannot be loaded{hint}: {_first_line(error)}") from error
     return model.eval()
+
+
+def without_cudnn_attention() -> None:
+    """Keep torch from computing attention with cuDNN, in this process.
+
+    torch prefers it on GPUs of compute capability 9 and up. cuDNN makes a plan for every new shape, in tenths of a
+    second or more: every length of a packed row is such a shape, and every token that is written.
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def stored_quantization(folder: Path) -> str | None:
@@ -162,17 +175,15 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
         chosen: torch.dtype = getattr(torch, name)
         return chosen
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if gpu_has_bf16() else torch.float16
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
 def arithmetic_problem(name: str, device: str) -> str | None:
     """Return why `device` cannot train in the dtype called `name`, and the mend; None if it can."""
-    import torch
-
     if name == "float16" and device == "cpu":
         return 'float16 is trained on GPUs only: set model.dtype to "auto", "bfloat16" or "float32"'
-    if name == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if name == "bfloat16" and device.startswith("cuda") and not gpu_has_bf16():
         return 'this GPU has no bfloat16: set model.dtype = "float16" (see the recipe mistral-7b-t4-fp16)'
     return None
 
@@ -214,6 +225,13 @@ def _four_bit_failure(device: str) -> str | None:
     except (RuntimeError, NotImplementedError, OSError, AttributeError) as error:
         return _first_line(error)
     return None if float((given - found).abs().max()) < 0.2 else "numbers come back wrong"
+
+
+def gpu_has_bf16() -> bool:
+    """Tell whether the CUDA device multiplies bfloat16 itself; older ones (a T4, say) emulate it slowly."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def cpu_has_bf16() -> bool:
