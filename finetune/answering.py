@@ -42,9 +42,10 @@ class _Loaded:
 class LocalModel:
     """One base model on this machine and its adapters; safe to use from several threads.
 
-    `model` is `pocket`, a folder or a cached Hugging Face id; `quantization="nf4"` holds it in 4 bits; `threads` sets
-    torch's threads for the whole process; `fold` says whether adapters are folded into copies of the weights (see
-    `AdapterSwitch`). Construction is light: weights are loaded by `warm_up`, or at first use.
+    `model` is `pocket`, a folder or a cached Hugging Face id; `quantization="nf4"` holds it in 4 bits, doubly
+    quantised unless an adapter added before loading was trained otherwise; `threads` sets torch's threads for the
+    whole process; `fold` says whether adapters are folded into copies of the weights (see `AdapterSwitch`).
+    Construction is light: weights are loaded by `warm_up`, or at first use.
     """
 
     def __init__(
@@ -97,12 +98,23 @@ class LocalModel:
                 import torch
 
                 torch.set_num_threads(self.threads)
-            base = load_base(self.model, quantization=self.quantization, dtype=self.dtype, device=self.device)
+            base = load_base(
+                self.model,
+                quantization=self.quantization,
+                double_quantization=self.quantization is not None and self._doubly(),
+                dtype=self.dtype,
+                device=self.device,
+            )
             switch = AdapterSwitch(base, fold=self.fold)
             for name, folder in self._folders.items():
                 switch.add(name, folder)
             tokenizer = self._get_tokenizer()
             self._loaded = _Loaded(tokenizer, switch, end_tokens(tokenizer, base))
+
+    def _doubly(self) -> bool:
+        """Tell whether 4-bit weights are quantised doubly: as the adapters were trained on them, or if none was."""
+        trained = [read_run_record(folder).recipe.get("model", {}) for folder in self._folders.values()]
+        return all(model.get("double_quantization") for model in trained if model.get("quantization"))
 
     @property
     def memory_bytes(self) -> int:
