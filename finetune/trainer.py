@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ SAVING_SHARE = 0.03
 """Share of the time limit kept for writing the adapter, at most `SAVING_SECONDS`."""
 SAVING_SECONDS = 4.0
 UNLIMITED_EPOCHS = 100_000.0
+MOST_SKIPPED = 20
+"""Gradients in a row that may be too large for float16: the loss scaler halves its factor and skips the step."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,9 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+            if optimizer is not None:
+                unpage(optimizer)
             state.compute_steps(args, state.max_steps)  # resumed, it would save and measure as often as it did before
             control.should_training_stop |= state.global_step >= state.max_steps
 
@@ -295,7 +300,8 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
             logs = logs or {}
-            _refuse_broken(logs, state.global_step, Path(args.output_dir))
+            skips = args.fp16 and _skipped(state.log_history) < MOST_SKIPPED
+            _refuse_broken(logs, state.global_step, Path(args.output_dir), gradient=not skips)
             loss, eval_loss = logs.get("loss"), logs.get("eval_loss")
             if on_step is not None and is_first() and (loss is not None or eval_loss is not None):
                 shown = loss if loss is not None else _last_loss(state.log_history)
@@ -308,6 +314,18 @@ def step_watcher(clock: Clock, on_step: Callable[[TrainingStep], None] | None) -
                 seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", clock.elapsed())
 
     return Watcher()
+
+
+def unpage(optimizer: Any) -> None:
+    """Take the mark of paged memory off the state that an optimiser of bitsandbytes found in a checkpoint.
+
+    The mark comes back with the tensor, the paged memory does not: where the state is loaded straight onto a device,
+    as several processes do, bitsandbytes would prefetch ordinary memory, and fail (its issue 1708).
+    """
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if getattr(value, "is_paged", False):
+                state[name] = value.detach()
 
 
 def _total(state: Any, clock: Clock) -> int:
@@ -327,9 +345,15 @@ def require_finite(model: Any, step: int, scratch: Path) -> None:
         raise _broken("a weight", step, "not finite", scratch)
 
 
-def _refuse_broken(logs: dict[str, Any], step: int, scratch: Path) -> None:
-    """Raise TrainingError if the loss or the gradient is not finite."""
-    for name in ("loss", "grad_norm", "eval_loss"):
+def _skipped(history: list[dict[str, Any]]) -> int:
+    """Return how many of the last logged gradients, in a row, were not finite: a loss scaler skips such steps."""
+    norms = (float(row["grad_norm"]) for row in reversed(history) if "grad_norm" in row)
+    return sum(1 for _ in takewhile(lambda norm: not math.isfinite(norm), norms))
+
+
+def _refuse_broken(logs: dict[str, Any], step: int, scratch: Path, *, gradient: bool = True) -> None:
+    """Raise TrainingError if the loss is not finite, or, where `gradient` counts too, the gradient."""
+    for name in ("loss", "eval_loss", *(["grad_norm"] if gradient else [])):
         value = logs.get(name)
         if value is not None and not math.isfinite(float(value)):
             raise _broken(f"the {name.replace('_', ' ')}", step, value, scratch)

@@ -28,12 +28,12 @@ from tests.finetune.tiny_models import tiny_llama
 TRAINED = ["Twelve hours in the cold.", "Under the left seat.", "Amber when the tyre is flat."]
 
 
-def recipe(model: Path, *, quantization: str | None = None, **optimisation: object) -> Recipe:
+def recipe(model: Path, *, quantization: str | None = None, double: bool = True, **optimisation: object) -> Recipe:
     """Return a recipe that learns the tiny questions in seconds."""
     steps = {"max_steps": 150, "learning_rate": 5e-3, "batch_size": 4, **optimisation}
     held: dict[str, object] = {"name": str(model)}
     if quantization:
-        held |= {"quantization": quantization, "double_quantization": True}
+        held |= {"quantization": quantization, "double_quantization": double}
     tables = {"model": held, "lora": {"rank": 16, "alpha": 32}, "optimisation": steps}
     return recipe_from_mapping(tables, name="tiny", source="test")
 
