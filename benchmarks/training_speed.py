@@ -1,16 +1,22 @@
 """How fast and in how much memory a recipe trains, against the plain script that people copy.
 
     python benchmarks/training_speed.py                 CPU: pocket; with a CUDA device also a 7B model
-    python benchmarks/training_speed.py --only cuda     the 7B model alone, at most 9 minutes on one H200
+    python benchmarks/training_speed.py --only cuda     the 7B model alone, 9 minutes at most, on one H200
 
-Both sides train the same model on the same examples in the same order, each in a process of its own. A *useful* token
+All sides train the same model on the same examples in the same order, each in a process of its own. A *useful* token
 is one of an example; padding does not count. The plain side is trl's `SFTTrainer` with LoRA, a row for each example,
-padded to the longest of its batch, without gradient checkpointing. On a CPU it works in float32 and our side is the
+padded to the longest of its batch. On a CPU it works in float32, without gradient checkpointing, and our side is the
 recipe `pocket`: bfloat16 where the processor has it, packed rows, the loss computed on answers alone. On a CUDA device
-both sides hold a 7B model of random weights in Mistral's configuration as nf4 and compute in bfloat16; ours is the
-recipe `mistral-7b-v0.3`, and the lengths are those of `$VERSUS_BENCH_DATA/tesla-model3`, as pocket's tokenizer counts.
-Peak memory is the process's resident set on a CPU, what torch has reserved on a GPU. The processor's own seconds stand
-beside the wall time: they hold on a busy machine too. Then the 7B model answers, in batches and one at a time.
+all hold a 7B model of random weights in Mistral's configuration as nf4 and compute in bfloat16, attention without
+cuDNN: `trl` as it stands by default, with gradient checkpointing, `trl-without-checkpointing`, and ours, the recipe
+`mistral-7b-v0.3`. The lengths are those of `$VERSUS_BENCH_DATA/tesla-model3`, or of the sample manual where that is not
+there, as pocket's tokenizer counts. Peak memory is the process's resident set on a CPU; on a GPU what torch has
+reserved, and what of that it gave out. The processor's own seconds stand beside the wall time: they hold on a busy
+machine too. Then the 7B model with a fresh adapter of the recipe's rank answers, in batches and one at a time.
+
+Before all that the product's own path is tried on the CUDA device (see `four_bit_check`; not with `--no-check`). Each
+figure is printed as a line of JSON when it is there, and added to `$OUT/training_speed.jsonl` if OUT is set; what fails
+or takes too long is told so, and the next goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +25,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,11 +33,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from four_bit_check import check
+from in_turn import Measurements
 from peak_memory import peak_bytes
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 SIDES = ("plain", "ours")
+CUDA_SIDES = ("ours", "trl", "trl-without-checkpointing")
+CUDA_DATA, SAMPLE = "tesla-model3", "tern-manual"
+CUDA_SECONDS = 540.0
+"""What the whole CUDA part may take; `CHECK_SECONDS` the check, `SIDE_SECONDS` a side, `ANSWER_SECONDS` a rate."""
+CHECK_SECONDS, SIDE_SECONDS, ANSWER_SECONDS = 60.0, 130.0, 70.0
+NEW_TOKENS = 64
+ANSWERED = {64: 64, 16: 64, 1: 8}
+"""Questions answered for each size of a batch."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class Job:
     side: str
     device: str = "cpu"
     steps: int = 40
-    data: str = "tern-manual"
+    data: str = SAMPLE
     warm: int = 3
     """Steps that are not timed: kernels are chosen and memory is taken in them."""
     tiny: bool = False
@@ -54,9 +71,6 @@ def measure(job: Job) -> dict[str, Any]:
     import torch
     from transformers import PrinterCallback, TrainerCallback
 
-    from finetune.models import quiet_libraries
-
-    quiet_libraries()
     times: list[tuple[float, float]] = []
 
     class Stopwatch(TrainerCallback):  # type: ignore[misc]
@@ -81,19 +95,20 @@ def measure(job: Job) -> dict[str, Any]:
         "useful_tokens_per_processor_second": round(useful / own_seconds, 1),
         "useful_share_of_the_rows": round(useful / laid_out, 3),
         "seconds_per_step": round(seconds / job.steps, 3),
-        "peak_gigabytes": round(peak_gigabytes(job.device), 2),
+        **peak_gigabytes(job.device),
         "last_loss": round(float(trainer.state.log_history[-2].get("loss", float("nan"))), 3),
         "threads": torch.get_num_threads(),
     }
 
 
-def peak_gigabytes(device: str) -> float:
-    """Return the most memory that this process has held, in units of 10**9 bytes."""
+def peak_gigabytes(device: str) -> dict[str, float]:
+    """Return the most memory that this process has held, in units of 10**9 bytes; of a GPU's what was given out too."""
     import torch
 
-    if device != "cpu":
-        return float(torch.cuda.max_memory_reserved()) / 1e9
-    return peak_bytes() / 1e9
+    if device == "cpu":
+        return {"peak_gigabytes": round(peak_bytes() / 1e9, 2)}
+    held, given_out = torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()
+    return {"peak_gigabytes": round(held / 1e9, 2), "peak_gigabytes_allocated": round(given_out / 1e9, 2)}
 
 
 def example_rows(job: Job) -> list[dict[str, Any]]:
@@ -117,14 +132,23 @@ def example_rows(job: Job) -> list[dict[str, Any]]:
 
 
 def pairs(data: str) -> list[tuple[str, str]]:
-    """Return questions and answers of the training split, shuffled by a fixed seed."""
-    bundled = Path(__file__).resolve().parent.parent / "docs_corpus" / data / "questions" / "train.jsonl"
-    path = bundled if bundled.exists() else Path(os.environ["VERSUS_BENCH_DATA"]) / data / "questions.train.jsonl"
+    """Return questions and answers of the training split, shuffled by a fixed seed. Raises FileNotFoundError."""
+    path = train_questions(data)
+    if path is None:
+        raise FileNotFoundError(f"VERSUS_BENCH_DATA names no folder with {data}/questions.train.jsonl")
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     asked = [(row["question"], row["answers"][0] if row.get("answers") else row.get("answer")) for row in found]
     kept = [(question, answer) for question, answer in asked if answer]
     random.Random(0).shuffle(kept)
     return kept
+
+
+def train_questions(data: str) -> Path | None:
+    """Return the file of the training split, in this repository or $VERSUS_BENCH_DATA; None if there is none."""
+    places = [REPOSITORY / "docs_corpus" / data / "questions" / "train.jsonl"]
+    if folder := os.environ.get("VERSUS_BENCH_DATA"):
+        places.append(Path(folder) / data / "questions.train.jsonl")
+    return next((place for place in places if place.is_file()), None)
 
 
 def recipe_of(job: Job) -> Any:
@@ -144,7 +168,8 @@ def ours(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int,
     from finetune.models import choose_dtype, load_base, load_tokenizer
     from finetune.trainer import Clock, make_trainer
 
-    recipe, counted = recipe_of(job), []
+    recipe = recipe_of(job)
+    counted: list[tuple[int, int]] = []
     model = four_bit_model(job) if big(job) else load_base("pocket", device=job.device)
     if job.device == "cpu":
         use_float32_attention(model)
@@ -166,19 +191,24 @@ def ours(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int,
 
 
 def plain(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int, int]]]:
-    """Return the plain trainer: the same adapter and optimiser steps, rows padded to the longest, no checkpointing."""
+    """Return the plain trainer: the same adapter and optimiser steps, rows padded to the longest.
+
+    It computes all activations once, or, as side `trl`, does about checkpointing what trl does by default.
+    """
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
-    from finetune.adapters import attach_lora
+    from finetune.adapters import lora_config
     from finetune.models import load_base, load_tokenizer
 
-    recipe, counted = recipe_of(job), []
+    recipe = recipe_of(job)
+    counted: list[tuple[int, int]] = []
     tokenizer, steps = load_tokenizer("pocket"), recipe.optimisation
     model = four_bit_model(job) if big(job) else load_base("pocket", device=job.device, dtype="float32")
     trainer = SFTTrainer(
-        model=attach_lora(model, recipe.lora),
+        model=model,
+        peft_config=lora_config(model, recipe.lora),
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(),
             per_device_train_batch_size=steps.batch_size,
@@ -187,7 +217,7 @@ def plain(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int
             learning_rate=steps.learning_rate,
             optim=steps.optimizer,
             max_grad_norm=steps.max_grad_norm,
-            gradient_checkpointing=False,
+            **({} if job.side == "trl" else {"gradient_checkpointing": False}),
             bf16=big(job),
             use_cpu=job.device == "cpu",
             dataloader_pin_memory=job.device != "cpu",
@@ -231,6 +261,10 @@ def four_bit_model(job: Job) -> Any:
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
+    from finetune.models import without_cudnn_attention
+
+    if job.device != "cpu":
+        without_cudnn_attention()
     torch.manual_seed(0)
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 16384}
     small |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -277,103 +311,143 @@ def quantise(model: Any, device: str) -> None:
     model.is_loaded_in_4bit = True
 
 
-def answer(job: Job, batch_size: int, questions: int, new_tokens: int) -> dict[str, Any]:
-    """Answer prompts of the data's lengths greedily, `batch_size` at a time; every reply has `new_tokens` tokens."""
-    import torch
+def answer(job: Job, size: int, questions: int, new_tokens: int) -> dict[str, Any]:
+    """Answer prompts of the data's lengths greedily, `size` at a time; every reply has `new_tokens` tokens.
 
-    from finetune.generation import GreedyBatch
+    The model has a fresh adapter of the recipe's rank on it, as `LocalModel` has one.
+    """
+    import torch
+    from peft import get_peft_model
+
+    from finetune.adapters import lora_config
     from finetune.packing import IGNORED
 
-    model = four_bit_model(job)
+    base = four_bit_model(job)
+    model = get_peft_model(base, lora_config(base, recipe_of(job).lora)).eval().get_base_model()
     asked = [
         [i for i, label in zip(r["input_ids"], r["labels"], strict=True) if label == IGNORED] for r in example_rows(job)
     ]
-    figures: dict[str, Any] = {}
-    for size, count in ((batch_size, questions), (1, max(2, questions // 32))):
-        run_batch(GreedyBatch, model, asked[:size], 4)
-        started = time.perf_counter()
-        for start in range(0, count, size):
-            run_batch(GreedyBatch, model, asked[start : min(start + size, count)], new_tokens)
-        if job.device != "cpu":
-            torch.cuda.synchronize()
-        figures[f"answers_per_second_in_batches_of_{size}"] = round(count / (time.perf_counter() - started), 3)
-    return figures
+    run_batch(model, asked[:size], 4)
+    started = time.perf_counter()
+    for start in range(0, questions, size):
+        run_batch(model, asked[start : min(start + size, questions)], new_tokens)
+    if job.device != "cpu":
+        torch.cuda.synchronize()
+    rate = questions / (time.perf_counter() - started)
+    return {"batch_size": size, "answers_per_second": round(rate, 3), **peak_gigabytes(job.device)}
 
 
-def run_batch(kind: Any, model: Any, prompts: list[list[int]], new_tokens: int) -> None:
+def run_batch(model: Any, prompts: list[list[int]], new_tokens: int) -> None:
     """Write `new_tokens` tokens after each prompt."""
-    batch = kind(prompts, pad_token=0, end_tokens=set(), rooms=[new_tokens] * len(prompts))
+    from finetune.generation import GreedyBatch
+
+    batch = GreedyBatch(prompts, pad_token=0, end_tokens=set(), rooms=[new_tokens] * len(prompts))
     while not batch.done:
         batch.step(model)
 
 
-def in_process(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run this file with `arguments` in a process of its own; return the figures that it prints last."""
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
-def compare(device: str, data: str, steps: int, rounds: int) -> dict[str, Any]:
-    """Measure both sides in turn, `rounds` times, and return the best of each with their ratios."""
-    best: dict[str, dict[str, Any]] = {}
+def compare_on_cpu(measurements: Measurements, data: str, steps: int, rounds: int) -> None:
+    """Measure both sides in turn, `rounds` times, and tell the ratios of the best of each."""
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side in SIDES:
-            found = in_process(["--side", side, "--device", device, "--data", data, "--steps", str(steps)])
-            known = best.get(side)
-            if known is None or found["useful_tokens_per_second"] > known["useful_tokens_per_second"]:
-                best[side] = found
-    ours_, plain_ = best["ours"], best["plain"]
-    return {
-        "data": data,
-        "device": device,
-        "plain": plain_,
-        "ours": ours_,
-        "speed_ratio": round(ours_["useful_tokens_per_second"] / plain_["useful_tokens_per_second"], 2),
-        "speed_ratio_per_processor_second": round(
-            ours_["useful_tokens_per_processor_second"] / plain_["useful_tokens_per_processor_second"], 2
-        ),
-        "memory_ratio": round(ours_["peak_gigabytes"] / plain_["peak_gigabytes"], 2),
+            figures = measurements.run(f"cpu {side}", ["--side", side, "--data", data, "--steps", str(steps)])
+            found[side] += [figures] if figures else []
+    if all(found.values()):
+        plain_, ours_ = (max(found[side], key=lambda each: each["useful_tokens_per_second"]) for side in SIDES)
+        measurements.tell({"measurement": "cpu", "data": data, **ratios(ours_, plain_)})
+
+
+def ratios(ours_: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return our figures divided by another side's."""
+    named = {
+        "speed_ratio": "useful_tokens_per_second",
+        "speed_ratio_per_processor_second": "useful_tokens_per_processor_second",
+        "memory_ratio": "peak_gigabytes",
     }
+    return {"ours_against": other["side"]} | {name: round(ours_[key] / other[key], 2) for name, key in named.items()}
 
 
-def whole(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run all that this machine can: the CPU part, and the 7B part where there is a CUDA device and the data."""
+def measure_on_cuda(measurements: Measurements, *, checks: bool) -> None:
+    """Measure what the module says of the 7B model, all of it in `CUDA_SECONDS`."""
+    data = CUDA_DATA if train_questions(CUDA_DATA) else SAMPLE
+    where = ["--device", "cuda", "--data", data]
+    note = f"VERSUS_BENCH_DATA names no folder with {CUDA_DATA}/questions.train.jsonl: the sample manual's lengths"
+    measurements.tell({"measurement": "cuda", "data": data, **({} if data == CUDA_DATA else {"note": note})})
+    if checks:
+        measurements.run("cuda check of the product's 4-bit path", ["--check-only", *where], CHECK_SECONDS)
+    found = {}
+    for side in CUDA_SIDES:
+        arguments = ["--side", side, "--steps", "40", "--warm", "8", *where]
+        found[side] = measurements.run(f"cuda {side}", arguments, SIDE_SECONDS)
+        if side != "ours" and (ours_ := found["ours"]) and (other := found[side]):
+            measurements.tell({"measurement": "cuda", "data": data, **ratios(ours_, other)})
+    for size in ANSWERED:
+        measurements.run(f"cuda answers in batches of {size}", ["--answer", str(size), *where], ANSWER_SECONDS)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured with: the device and the libraries' versions."""
     import torch
 
-    figures = []
+    from finetune.run_record import library_versions
+    from finetune.training import device_name
+
+    names = [device_name("cpu"), *([device_name("cuda")] if torch.cuda.is_available() else [])]
+    return {"devices": names, "cuda": torch.version.cuda, "versions": library_versions()}
+
+
+def whole(options: argparse.Namespace) -> None:
+    """Measure all that this machine can: the CPU part, and the 7B part where there is a CUDA device."""
+    import torch
+
+    cuda = torch.cuda.is_available() and options.only != "cpu"
+    measurements = Measurements(Path(__file__).resolve())
+    measurements.tell(machine())
     if options.only != "cuda":
-        figures.append(compare("cpu", options.data, options.steps, options.rounds))
-    if options.only == "cpu":
-        return figures
-    if not torch.cuda.is_available():
-        return [*figures, {"cuda": "there is no CUDA device here: the 7B part was not measured"}]
-    if not os.environ.get("VERSUS_BENCH_DATA"):
-        return [*figures, {"cuda": "set VERSUS_BENCH_DATA to the folder that holds tesla-model3"}]
-    figures.append(compare("cuda", "tesla-model3", 12, 1))
-    data = ("--device", "cuda", "--data", "tesla-model3")
-    return [*figures, *(in_process(["--answer", str(size), *data]) for size in (16, 64))]
+        compare_on_cpu(measurements, options.data, options.steps, options.rounds)
+    if cuda:
+        measure_on_cuda(Measurements(Path(__file__).resolve(), CUDA_SECONDS), checks=options.check)
+    elif options.only != "cpu":
+        measurements.tell({"cuda": "there is no CUDA device here: the 7B part was not measured"})
+
+
+def one(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one thing, in this process, which has not imported a model library yet."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from finetune.models import quiet_libraries
+
+    quiet_libraries()
+    job = Job(options.side or "ours", options.device, options.steps, options.data, options.warm)
+    if options.check_only:
+        return check(pairs(job.data)[:64], job.device)
+    if options.answer:
+        return answer(job, options.answer, ANSWERED[options.answer], NEW_TOKENS)
+    return measure(job)
 
 
 def main() -> int:
-    """Measure one side (in a process of its own), or everything."""
+    """Measure one thing (in a process of its own), or everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("cpu", "cuda"))
-    parser.add_argument("--data", default="tern-manual", help="the sample manual, or a folder of $VERSUS_BENCH_DATA")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=1, help="how often each side is measured; the best counts")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--answer", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--data", default=SAMPLE, help="of the CPU part: the sample manual, or a folder of $VERSUS_BENCH_DATA"
+    )
+    parser.add_argument("--steps", type=int, default=30, help="of the CPU part")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each side is measured; the best counts (CPU)")
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, default=True, help="on CUDA, try the product's own path first"
+    )
+    parser.add_argument("--side", choices=(*SIDES, *CUDA_SIDES[1:]), help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=int, choices=tuple(ANSWERED), help=argparse.SUPPRESS)
+    parser.add_argument("--check-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
+    parser.add_argument("--warm", type=int, default=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    job = Job(options.side or "ours", options.device, options.steps, options.data)
-    if options.answer:
-        print(json.dumps(answer(job, options.answer, 64, 64)))
-    elif options.side:
-        print(json.dumps(measure(job)))
+    if options.side or options.answer or options.check_only:
+        print(json.dumps(one(options)))
     else:
-        print(json.dumps(whole(options), indent=1))
+        whole(options)
     return 0
 
 

@@ -12,6 +12,7 @@ from finetune.errors import AdapterError, RecipeError
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
     from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
@@ -41,25 +42,32 @@ def attach_lora(model: PreTrainedModel, lora: LoraSection, *, checkpointing: boo
     The update of a layer with input x is alpha / rank · B A x; B starts at zero (Hu et al. 2021, arXiv 2106.09685).
     A model in 4 bits is prepared for training first. Raises RecipeError if no layer has a named target module.
     """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     if getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
-    targets = list(lora.target_modules) or _target_names(model)
-    config = LoraConfig(
+    config = lora_config(model, lora)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        targets = list(lora.target_modules)
+        known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)}))
+        raise RecipeError(f"lora.target_modules {targets} fit no layer; the model's linear layers: {known}") from error
+
+
+def lora_config(model: PreTrainedModel, lora: LoraSection) -> LoraConfig:
+    """Return PEFT's configuration of a fresh adapter for `model`; raise RecipeError if it has no linear layer."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=lora.rslora,
-        target_modules=targets,
+        target_modules=list(lora.target_modules) or _target_names(model),
         task_type="CAUSAL_LM",
         bias="none",
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)}))
-        raise RecipeError(f"lora.target_modules {targets} fit no layer; the model's linear layers: {known}") from error
 
 
 def continue_lora(model: PreTrainedModel, folder: Path, *, checkpointing: bool = False) -> Any:
