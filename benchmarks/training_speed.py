@@ -166,6 +166,7 @@ def ours(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int,
     from finetune.cpu_attention import use_float32_attention
     from finetune.dataset import Collator
     from finetune.models import choose_dtype, load_base, load_tokenizer
+    from finetune.packed_rows import mask_dtype
     from finetune.trainer import Clock, make_trainer
 
     recipe = recipe_of(job)
@@ -180,7 +181,7 @@ def ours(job: Job, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[int,
         recipe,
         list(rows),
         [],
-        Counting(Collator(0, 512, recipe.data.packing), counted),  # type: ignore[arg-type]
+        Counting(Collator(0, 512, mask_dtype(model), recipe.data.packing), counted),  # type: ignore[arg-type]
         scratch=Path(tempfile.mkdtemp()),
         device=job.device,
         arithmetic=dtype,

@@ -25,7 +25,8 @@ from finetune.forgetting import MultipleChoice, general_score, why_not_asked
 from finetune.memory_failures import SMALLER_BASE, readable_memory
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.new_folders import check_replaceable
-from finetune.packing import block_causal_mask
+from finetune.packed_rows import keeps_apart
+from finetune.packing import PackedBatch
 from finetune.prepared_text import Prepared, prepare_text
 from finetune.pretraining import Batches, PretrainingConfig, PretrainingResult, Step, pretrain
 from finetune.pretraining_state import CHECKPOINT
@@ -38,6 +39,7 @@ from finetune.text_rows import ReplayedRows, TextRows, bits_per_character
 from finetune.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -171,24 +173,19 @@ def _arithmetic(recipe: ContinualRecipe, device: str) -> str:
 
 
 def check_rows(model: PreTrainedModel, name: str) -> None:
-    """Raise ModelError unless two documents in one row give the logits that each gives alone, head included."""
-    import torch
+    """Raise ModelError unless documents in one row give the logits that each gives alone, head included."""
 
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(2, 14, device=model.device)[None] % vocabulary
-    segments = torch.tensor([[1] * 5 + [2] * 7], device=model.device)
-    positions = torch.tensor([[*range(5), *range(7)]], device=model.device)
-    with torch.no_grad():
+    def logits(batch: PackedBatch) -> torch.Tensor:
         hidden = model.base_model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=block_causal_mask(segments, model.dtype),
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask(model.dtype),
             use_cache=False,
         ).last_hidden_state
-        ours = model.get_output_embeddings()(hidden)[:, 5:].float()
-        alone = model(input_ids=ids[:, 5:]).logits.float()
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.05
-    if float((ours - alone).abs().max()) > allowed * max(1.0, float(alone.abs().max())):
+        found: torch.Tensor = model.get_output_embeddings()(hidden)
+        return found
+
+    if not keeps_apart(model, logits):
         raise ModelError(
             f"model {name} ({type(model).__name__}) computes its logits in a way that pretraining here does not know, "
             "or mixes documents of one row: choose another architecture"

@@ -153,18 +153,17 @@ class Collator:
 
     With `packing` the rows are as few as hold the batch, each as long as the longest example but at least `SHORT_ROW`
     and at most `max_length` tokens: longer rows waste attention on what the mask hides. Without, one row per example.
-    Called with rows of `as_rows`, it returns input_ids, position_ids and labels of shape (b, t), and a boolean
-    attention_mask of shape (b, 1, t, t).
+    Called with rows of `as_rows`, it returns input_ids, position_ids and labels of shape (b, t), and an attention_mask
+    of shape (b, 1, t, t) in the dtype `mask`, which is the model's `packed_rows.mask_dtype`.
     """
 
     pad_token: int
     max_length: int
+    mask: torch.dtype
     packing: bool = True
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return the batch as the keyword arguments of a causal model."""
-        import torch
-
         examples = [(row["input_ids"], row["labels"]) for row in rows]
         lengths = [len(ids) for ids, _ in examples]
         length = max(*lengths, min(SHORT_ROW, self.max_length))
@@ -174,5 +173,5 @@ class Collator:
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
             "labels": batch.labels,
-            "attention_mask": batch.attention_mask(torch.float32) == 0,
+            "attention_mask": batch.attention_mask(self.mask),
         }

@@ -17,6 +17,7 @@ from finetune.chat import encode_exchange
 from finetune.dataset import Collator
 from finetune.errors import TrainingDataError
 from finetune.json_lines import json_lines
+from finetune.packed_rows import mask_dtype
 from finetune.packing import IGNORED
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def multiple_choice_score(
     ]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
     scores = [0.0] * len(rows)
-    collate = Collator(int(tokenizer.pad_token_id or 0), max_length, packing=False)
+    collate = Collator(int(tokenizer.pad_token_id or 0), max_length, mask_dtype(model), packing=False)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         for index, score in zip(chosen, _mean_logprobs(model, collate([rows[i] for i in chosen])), strict=True):

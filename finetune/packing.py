@@ -34,7 +34,7 @@ class PackedBatch:
     segments: torch.Tensor
 
     def attention_mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the additive block mask of shape (b, 1, t, t) that models take as `attention_mask`."""
+        """Return the block mask of shape (b, 1, t, t) that models take as `attention_mask`; see `block_causal_mask`."""
         return block_causal_mask(self.segments, dtype)
 
     def on(self, device: torch.device) -> PackedBatch:
@@ -75,18 +75,21 @@ def plan_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def block_causal_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the additive mask (b, 1, t, t) of rows whose tokens belong to `segments` (b, t): 0 to see, minimum not to.
+    """Return the mask (b, 1, t, t) of rows whose tokens belong to `segments` (b, t).
 
-    A token sees the earlier tokens of its own segment, and itself, so that no row of the softmax is empty.
+    In a floating dtype it is added to the scores: 0 to see, minimum not to. In torch.bool it is true where one sees;
+    see `packed_rows.mask_dtype`. A token sees the earlier tokens of its own segment, and itself, so that no row of the
+    softmax is empty.
     """
     import torch
 
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    mask = torch.full(same.shape, torch.finfo(dtype).min, dtype=dtype, device=segments.device)
-    mask.masked_fill_(same & causal, 0)
-    return mask[:, None]
+    seen = (same & causal)[:, None]
+    if dtype == torch.bool:
+        return seen
+    return torch.full(seen.shape, torch.finfo(dtype).min, dtype=dtype, device=segments.device).masked_fill_(seen, 0)
 
 
 def pack(

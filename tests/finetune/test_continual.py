@@ -26,7 +26,7 @@ from finetune.run_record import read_run_record
 from finetune.shards import LONGEST, find_shards, read_shards
 from finetune.text_rows import ReplayedRows, TextRows, token_file, write_tokens
 from tests.finetune.tiny import tiny_tokenizer
-from tests.finetune.tiny_models import tiny_decoder, tiny_llama
+from tests.finetune.tiny_models import tiny_decoder, tiny_llama, tiny_of
 
 PAGES = [f"Page {n}: press button {n % 7}, hold it {n % 5} seconds, and wait for the blue light." for n in range(60)]
 
@@ -181,25 +181,12 @@ def test_large_vocabularies_get_wider_files(tmp_path: Path) -> None:
         write_tokens(["text"], tokenizer, tmp_path / "new.u16")
 
 
-def other_model(kind: str, **options: Any) -> Any:
-    """Return a tiny model of random weights of another architecture."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-    config = getattr(transformers, f"{kind}Config")(
-        **sizes, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=64, **options
-    )
-    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-
-
 def test_architectures_are_tried_before_they_are_trained() -> None:
     """Decoder, Llama, Qwen2 and Mistral pass; one whose head scales its logits is refused, not trained wrongly."""
-    for model in (tiny_decoder(), tiny_llama(), other_model("Qwen2"), other_model("Mistral")):
+    for model in (tiny_decoder(), tiny_llama(), tiny_of("Qwen2"), tiny_of("Mistral")):
         check_rows(model, "fine")
     with pytest.raises(ModelError, match="CohereForCausalLM"):
-        check_rows(other_model("Cohere", logit_scale=0.1), "odd")
+        check_rows(tiny_of("Cohere", logit_scale=0.1), "odd")
 
 
 @pytest.mark.parametrize("kind", ["pocket_like", "llama"])

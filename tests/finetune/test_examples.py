@@ -12,6 +12,7 @@ from finetune.chat import encode_prompt
 from finetune.dataset import Collator, as_rows, build_examples, data_hash
 from finetune.errors import ModelError, TrainingDataError
 from finetune.models import load_base, load_tokenizer
+from finetune.packed_rows import mask_dtype
 from finetune.packing import IGNORED
 from tests.finetune.tiny import questions
 
@@ -129,7 +130,7 @@ def test_packed_examples_do_not_see_each_other(kind: str, request: pytest.Fixtur
     tokenizer = load_tokenizer(folder)
     examples = build_examples(questions(), tokenizer, max_length=128)
     model = load_base(folder, dtype="float32", device="cpu")
-    batch = Collator(0, 128)(as_rows(examples))
+    batch = Collator(0, 128, mask_dtype(model))(as_rows(examples))
     assert batch["input_ids"].shape[0] < len(examples)
     with torch.no_grad():
         packed = model(**{key: value for key, value in batch.items() if key != "labels"}).logits

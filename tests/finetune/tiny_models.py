@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,3 +34,18 @@ def tiny_llama(vocabulary: int = 320, *, tied: bool = False) -> PreTrainedModel:
         eos_token_id=1,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+def tiny_of(kind: str, **options: Any) -> Any:
+    """A model of another architecture (`kind` as in `transformers.LlamaConfig`), one layer wide 32, 99 tokens."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": None,
+        "eos_token_id": 1, **options,
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
