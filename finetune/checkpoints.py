@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.atomic import sync_folder, write_text
-from finetune.errors import TrainingError
+from finetune.disk_failures import readable_writing
+from finetune.errors import FinetuneError, TrainingError
 
 SEAL = "seal.json"
 IDENTITY = "training.json"
@@ -46,6 +49,19 @@ def seal(folder: Path, seconds: float) -> None:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
     hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     write_text(folder / SEAL, json.dumps({"seconds": seconds, "files": hashes}))
+
+
+@contextmanager
+def writing_checkpoints(scratch: Path) -> Iterator[None]:
+    """Tell in one FinetuneError that a checkpoint cannot be written to `scratch`, and delete the unfinished one."""
+    try:
+        with readable_writing(scratch):
+            yield
+    except FinetuneError:
+        for folder in scratch.glob("checkpoint-*"):
+            if not (folder / SEAL).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def last_sealed(scratch: Path) -> Path | None:

@@ -30,7 +30,7 @@ def readable_writing(place: Path) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str | None:
     """Return in words why a write failed; None if `error` is another one."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
         return error.strerror or str(error)
     if found := _RUST.search(str(error)):
         return found[1].strip()

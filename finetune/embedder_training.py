@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.checkpoints import Checkpoint
+from finetune.checkpoints import Checkpoint, writing_checkpoints
 from finetune.encoder_watching import OnStep, encoder_watcher, finite
 from finetune.errors import TrainingError
 from finetune.memory_failures import encoder_advice, readable_memory
@@ -50,7 +51,8 @@ def tune(
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
-    with readable_memory(recipe.name, lambda: encoder_advice(recipe.batch_size, recipe.max_length, least_batch=2)):
+    advice = partial(encoder_advice, recipe.batch_size, recipe.max_length, least_batch=2)
+    with readable_memory(recipe.name, advice), writing_checkpoints(scratch):
         trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     if not finite(model):
         raise TrainingError(f"a weight is not finite after step {trainer.state.global_step}: lower learning_rate")

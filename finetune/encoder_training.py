@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import Checkpoint, begin, is_whole, last_sealed, to_go_on_from
+from finetune.checkpoints import Checkpoint, begin, is_whole, last_sealed, to_go_on_from, writing_checkpoints
 from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained
 from finetune.encoder_classifier import BUNDLED, encoder_probabilities
 from finetune.encoder_watching import OnStep, encoder_watcher, finite
@@ -161,7 +161,8 @@ def _fit(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+    with writing_checkpoints(scratch):
+        trainer.train(resume_from_checkpoint=str(found.path) if found else None)
     return trainer.state
 
 

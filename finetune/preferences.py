@@ -25,6 +25,7 @@ from finetune.adapters import (
     trainable_parameters,
 )
 from finetune.chat import encode_exchange
+from finetune.checkpoints import writing_checkpoints
 from finetune.config import DataSection, DpoSection, Recipe, preference_recipe_names
 from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
@@ -108,7 +109,8 @@ def train_preferences(
         known = _general_share(adapted, tokenizer, general, recipe)
         before = margins(adapted, pairs, recipe.optimisation.batch_size)
         trainer = _make_trainer(adapted, tokenizer, recipe, dpo, preferences, scratch, device, clock, on_step)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with writing_checkpoints(scratch):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         require_finite(adapted, trainer.state.global_step, scratch)
         after = margins(adapted.eval(), pairs, recipe.optimisation.batch_size)
         kept = _general_share(adapted, tokenizer, general, recipe)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import attach_lora, check_whole, save_adapter
-from finetune.checkpoints import Resume, begin, to_go_on_from
+from finetune.checkpoints import Resume, begin, to_go_on_from, writing_checkpoints
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
@@ -118,7 +118,8 @@ def train_adapter(
             clock=clock,
             on_step=on_step,
         )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with writing_checkpoints(scratch):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         require_finite(adapted, trainer.state.global_step, scratch)
         after = _general_score(adapted.eval(), tokenizer, general, context, clock)
     record = make_record(recipe, trainer, data, fingerprint, device, started, clock)

@@ -21,7 +21,9 @@ from finetune.new_folders import new_folder
 from finetune.pretraining import PretrainingConfig
 from finetune.pretraining_state import Progress, save
 from finetune.swapped_model import write_model
-from tests.finetune.tiny import save_llama
+from finetune.training import TrainingStep, train_adapter
+from tests.finetune.test_resume import plan
+from tests.finetune.tiny import questions, save_llama
 
 RECORD = "run_record.json"
 WRITER = """
@@ -222,6 +224,28 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_one(tmp_path
         save(path, optimizer, Progress(step=2))
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.slow
+def test_a_training_s_checkpoint_that_does_not_fit_leaves_the_last_sealed_one(
+    pocket_like: Path, tmp_path: Path
+) -> None:
+    """The adapter that stood there stays, the half checkpoint goes, and the sealed one can be resumed."""
+    place, recipe = _made(tmp_path / "x"), plan(str(pocket_like))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step: TrainingStep) -> None:
+        if step.step == 7:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))
+
+    try:
+        with pytest.raises(FinetuneError, match=r"cannot write .*\.x\.training: File too large"):
+            train_adapter(recipe, questions(), place, on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert _contents(place) == {"old"}
+    assert [each.name for each in (tmp_path / ".x.training").glob("checkpoint-*")] == ["checkpoint-5"]
+    assert train_adapter(recipe, questions(), place, resume=True).steps == 40
 
 
 def test_every_library_s_failed_write_is_told_alike_and_other_errors_are_not(tmp_path: Path) -> None:
