@@ -20,6 +20,7 @@ from finetune.checkpoints import last_sealed, seal
 from finetune.config import Recipe
 from finetune.dataset import Collator
 from finetune.errors import TrainingError
+from finetune.packed_rows import mask_dtype, sample_rows
 from finetune.packing import IGNORED
 from finetune.processes import is_first, of_first, process_count, wait
 
@@ -126,20 +127,24 @@ def make_trainer(
     class ScheduledTrainer(EndsWhereItEnded, SFTTrainer):  # type: ignore[misc]
         """SFTTrainer whose learning rate follows steps or time, whichever is further.
 
-        One process on a CPU projects only the answers' positions onto the vocabulary; trl does so on GPUs alone.
+        One process on a CPU projects only the answers' positions onto the vocabulary, if that gives the model's own
+        loss; trl does so on GPUs alone.
         """
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if device != "cpu" or return_outputs or process_count() > 1:
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            return answer_loss(model, inputs, num_items_in_batch)
+            if answers_alone and not return_outputs:
+                return answer_loss(model, inputs, num_items_in_batch)
+            computed = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            self._metrics["train"].pop("num_tokens", None)  # the sum of the mask, which does not count tokens here
+            return computed
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             self.lr_scheduler = make_schedule(optimizer or self.optimizer, num_training_steps, recipe, clock)
             return self.lr_scheduler
 
+    answers_alone = device == "cpu" and process_count() == 1 and is_own_loss(model)
     evaluates = bool(dev_rows) and recipe.tracking.eval_every is not None
     callbacks = [step_watcher(clock, on_step)]
     if evaluates and recipe.tracking.patience is not None:
@@ -200,6 +205,28 @@ def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> to
     total = cross_entropy(logits, labels[trained], reduction="sum")
     loss: torch.Tensor = total / (num_items if num_items is not None else trained.sum().clamp(min=1))
     return loss
+
+
+def is_own_loss(model: Any) -> bool:
+    """Tell whether `answer_loss` is the loss of `model` itself, tried on a few tokens.
+
+    It is not where the model scales or caps what its output embeddings give, or adds another loss.
+    """
+    import torch
+
+    base, training = model.get_base_model(), model.training
+    rows = sample_rows(base)
+    batch = {
+        "input_ids": rows.input_ids,
+        "position_ids": rows.position_ids,
+        "labels": rows.labels,
+        "attention_mask": rows.attention_mask(mask_dtype(base)),
+    }
+    model.eval()
+    with torch.no_grad():
+        own, ours = float(base(**batch, use_cache=False).loss), float(answer_loss(model, batch))
+    model.train(training)
+    return abs(ours - own) <= (1e-4 if base.dtype == torch.float32 else 1e-2) * max(1.0, own)
 
 
 def _sft_arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:

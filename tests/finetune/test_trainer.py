@@ -1,0 +1,90 @@
+"""The loss that is trained, in architectures that compute their logits in different ways."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.adapters import attach_lora
+from finetune.config import recipe_from_mapping
+from finetune.dataset import Collator, Example, as_rows, build_examples
+from finetune.packed_rows import mask_dtype
+from finetune.packing import IGNORED
+from finetune.trainer import Clock, is_own_loss, make_trainer
+from tests.finetune.tiny import questions, tiny_tokenizer
+from tests.finetune.tiny_models import tiny_decoder, tiny_of
+
+KINDS: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Granite": {"logits_scaling": 8.0},
+    "Cohere": {"logit_scale": 0.1},
+    "Gemma2": {"head_dim": 8, "final_logit_softcapping": 1.0},
+}
+"""A plain head, and heads that divide, multiply and cap their logits."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_that_is_trained_is_the_models_own(kind: str, tmp_path: Path) -> None:
+    """The first step has the loss of every answer alone, whatever the head does; no figure that is logged is broken."""
+    import torch
+
+    tokenizer = tiny_tokenizer()
+    model = tiny_of(kind, vocab_size=len(tokenizer), initializer_range=0.3, **KINDS[kind])
+    examples = build_examples(questions(), tokenizer, max_length=128)
+    expected = _mean_loss(model, examples)
+    tables = {
+        "model": {"name": kind, "dtype": "float32"},
+        "lora": {"rank": 4, "alpha": 8},
+        "optimisation": {"max_steps": 1, "batch_size": 4},
+    }
+    recipe = recipe_from_mapping(tables, name="one", source="test")
+    trainer = make_trainer(
+        attach_lora(model, recipe.lora, checkpointing=False),
+        tokenizer,
+        recipe,
+        as_rows(examples),
+        [],
+        Collator(0, 128, mask_dtype(model)),
+        scratch=tmp_path,
+        device="cpu",
+        arithmetic=torch.float32,
+        clock=Clock(None),
+        on_step=None,
+    )
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["loss"] == pytest.approx(expected, abs=1e-3)
+    assert "num_tokens" not in logged and all(math.isfinite(value) for value in logged.values())
+
+
+def _mean_loss(model: Any, examples: list[Example]) -> float:
+    """Return the mean cross entropy of the labelled tokens, from the logits of each example alone."""
+    import torch
+
+    total, count = 0.0, 0
+    for example in examples:
+        with torch.no_grad():
+            logprobs = model(torch.tensor([example.input_ids])).logits[0].log_softmax(-1)
+        trained = [place for place, label in enumerate(example.labels) if label != IGNORED]
+        total -= sum(float(logprobs[place - 1, example.labels[place]]) for place in trained)
+        count += len(trained)
+    return total / count
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_plain_heads_are_applied_to_the_answers_alone(dtype: str) -> None:
+    """Decoder and Llama take the short way in any dtype; the model is left in the mode that it was in."""
+    import torch
+
+    lora = recipe_from_mapping({"model": {"name": "any"}}, name="any", source="test").lora
+    tried = {"Decoder": tiny_decoder()} | {kind: tiny_of(kind, initializer_range=0.3, **KINDS[kind]) for kind in KINDS}
+    plain = set()
+    for kind, model in tried.items():
+        adapted = attach_lora(model.to(getattr(torch, dtype)), lora, checkpointing=False).train()
+        if is_own_loss(adapted):
+            plain.add(kind)
+        assert adapted.training
+    assert plain == {"Decoder", "Llama"}
