@@ -85,12 +85,13 @@ FSDP = {
 def run_line(line: Sequence[str]) -> int:
     """Run a line of `Launch.line` and return its exit code; each process has said itself what went wrong."""
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch_command(launch_command_parser().parse_args(list(line[2:])))
-    except ChildFailedError:
+    except (ChildFailedError, SignalException):
         return 1
     return 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +121,30 @@ def test_a_process_that_fails_fails_the_launch(capfd: pytest.CaptureFixture[str]
     said = capfd.readouterr().err
     assert "versus: error:" in said
     assert "Traceback" not in said
+
+
+WAITING = """
+from finetune.launching import Launch, run_line
+wait = ["-n1", "-r1", "-s", "import time", "print('waiting', flush=True); time.sleep(60)"]
+raise SystemExit(run_line(Launch(2).line(["timeit", *wait])))
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_launch_without_an_error_of_its_own(repository: Path) -> None:
+    """Each process has said what is left of its training: the launcher ends with exit code 1."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["waiting\n"] * 2
+    os.killpg(launcher.pid, signal.SIGINT)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1, errors
+    assert "SignalException" not in errors
