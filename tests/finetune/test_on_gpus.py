@@ -120,8 +120,9 @@ def test_a_resumed_paged_optimizer_goes_on_with_memory_that_is_not_paged(tmp_pat
     torch.save(first.state_dict(), tmp_path / "optimizer.pt")
     resumed, weight = optimizer()
     resumed.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    state = SimpleNamespace(compute_steps=lambda *_: None, max_steps=2)
-    step_watcher(Clock(None), None).on_train_begin(None, state, None, optimizer=resumed)
+    state = SimpleNamespace(compute_steps=lambda *_: None, max_steps=2, global_step=1)
+    control = SimpleNamespace(should_training_stop=False)
+    step_watcher(Clock(None), None).on_train_begin(None, state, control, optimizer=resumed)
     resumed.step()
     assert (weight < 1).all()
 
