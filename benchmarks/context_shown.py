@@ -1,10 +1,10 @@
 """What a generator of short context should be shown: whole chunks, or how many of their best sentences.
 
-    python benchmarks/context_shown.py [--questions 80] [--model pocket] [--workspace DIR]
+    python benchmarks/context_shown.py [--questions 80] [--model pocket] [--adapter FOLDER] [--unseen] [--workspace DIR]
 
-Answers the first answerable dev questions of the sample manual from retrieval, without declining by confidence, and
-prints token F1, the share declined, and processor seconds an answer for each number of sentences; `chunks` is what fits
-of whole chunks into the model's context less 128 tokens.
+Answers the first answerable dev questions of the sample manual, or test questions of its unseen pages, from retrieval,
+without declining by confidence, and prints token F1, the share declined, and processor seconds an answer for each
+number of sentences; `chunks` is what fits of whole chunks into the model's context less 128 tokens.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=80)
     parser.add_argument("--model", default="pocket")
+    parser.add_argument("--adapter", type=Path, help="an adapter trained with context; without, the base answers")
+    parser.add_argument("--unseen", action="store_true", help="test questions of unseen pages instead of dev questions")
     parser.add_argument("--workspace", type=Path, default=None)
     chosen = parser.parse_args()
 
@@ -36,14 +38,19 @@ def main() -> None:
 
     workspace = Workspace.resolve(chosen.workspace)
     corpus = workspace.corpus(SAMPLE_CORPUS)
-    asked = [question for question in corpus.questions("dev") if question.answerable][: chosen.questions]
+    unseen = [question for question in corpus.questions("test") if question.slice == "unseen-page"]
+    pool = unseen if chosen.unseen else corpus.questions("dev")
+    asked = [question for question in pool if question.answerable][: chosen.questions]
     retriever = open_retriever(workspace, corpus, rag_config())
     model = LocalModel(chosen.model, threads=1)
+    if chosen.adapter:
+        model.add_adapter("adapter", chosen.adapter)
+    generator = model.generator("adapter" if chosen.adapter else None)
     model.warm_up()
     fitted = fit_context(rag_config(), model.context_length)
     for count in SHOWN:
         config = replace(fitted, context_sentences=count)
-        answerer = RagAnswerer(retriever, model.generator(), config, corpus.language, model.count_tokens, guarded=False)
+        answerer = RagAnswerer(retriever, generator, config, corpus.language, model.count_tokens, guarded=False)
         started = time.process_time()
         answers = answerer.answer([question.question for question in asked])
         seconds = (time.process_time() - started) / len(asked)
