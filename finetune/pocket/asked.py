@@ -1,7 +1,9 @@
 """Questions as people ask them, drafted by a language model for sentences of the pretraining text.
 
-`asked.jsonl` holds no text of that data: a sentence is named by the hash of its words, so that the questions can be
-asked of whoever has the text.
+The model was shown title and section of the page, the end of the sentence before, and the sentence, and wrote two
+questions that the sentence answers: in the words of somebody who has not read it, unlike each other, the subject named,
+the answer not given away; sentences that nobody would ask for were passed over (one in sixteen). `asked.jsonl` holds no
+text of that data: a sentence is named by the hash of its words, so that the questions can be asked of whoever has it.
 """
 
 from __future__ import annotations
