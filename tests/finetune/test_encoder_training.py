@@ -137,6 +137,7 @@ def test_what_breaks_amid_a_training_leaves_what_stood_there(encoder: Path, tmp_
     output = tmp_path / "x"
     output.mkdir()
     (output / "labels.json").write_text("{}")
+    (output / "run_record.json").write_text("{}")  # a folder that a training made, which another may replace
     with pytest.raises(TrainingError, match=r"at step \d+: nothing was overwritten; lower learning_rate"):
         train_classifier(plan(encoder, learning_rate=1e30), examples(), output)
 
