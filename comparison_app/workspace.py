@@ -104,3 +104,13 @@ def training_name(text: str) -> str:
     if not re.fullmatch(r"\w[\w.\-]{0,79}", name):
         raise ComparisonError(f"the name {name[:40]!r} will not do: use letters, digits, dots and dashes, at most 80")
     return name
+
+
+def run_name(text: str) -> str:
+    """Return the name of a run: any that a single folder can have, as experiments name theirs.
+
+    Raises `ComparisonError`.
+    """
+    if not text.strip() or text in (".", "..") or Path(text).name != text:
+        raise ComparisonError(f"the name {text[:40]!r} will not do: it must be that of one folder, not a path")
+    return text

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and that a power cut cannot take back."""
+"""Files that are written whole or not at all; a power cut leaves the one before, or the whole new one."""
 
 from __future__ import annotations
 

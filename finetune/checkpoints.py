@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.atomic import sync_folder, write_text
+from data_prep.errors import VersusError
 from finetune.disk_failures import readable_writing
-from finetune.errors import FinetuneError, TrainingError
+from finetune.errors import TrainingError
 
 SEAL = "seal.json"
 IDENTITY = "training.json"
@@ -53,11 +54,11 @@ def seal(folder: Path, seconds: float) -> None:
 
 @contextmanager
 def writing_checkpoints(scratch: Path) -> Iterator[None]:
-    """Tell in one FinetuneError that a checkpoint cannot be written to `scratch`, and delete the unfinished one."""
+    """Tell in one VersusError that a checkpoint cannot be written to `scratch`, and delete the unfinished one."""
     try:
         with readable_writing(scratch):
             yield
-    except FinetuneError:
+    except VersusError:
         for folder in scratch.glob("checkpoint-*"):
             if not (folder / SEAL).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -70,9 +71,21 @@ def last_sealed(scratch: Path) -> Path | None:
     return next((folder for folder in folders if (folder / SEAL).is_file()), None)
 
 
-def has_sealed(output: Path) -> bool:
-    """Tell whether an interrupted training of `output` left a checkpoint that was finished."""
-    return last_sealed(output.parent / f".{output.name}.training") is not None
+def seal_left(output: Path) -> Path | None:
+    """Return the seal of the last checkpoint that a training of `output` finished and left; None if there is none."""
+    folder = last_sealed(scratch_of(output))
+    return folder / SEAL if folder else None
+
+
+def identity_left(output: Path) -> Path | None:
+    """Return the file in which an interrupted training of `output` says what it is; None if there is none."""
+    path = scratch_of(output) / IDENTITY
+    return path if path.is_file() else None
+
+
+def scratch_of(output: Path) -> Path:
+    """Return the folder beside `output` that its training works in."""
+    return output.parent / f".{output.name}.training"
 
 
 def to_go_on_from(scratch: Path, identity: dict[str, Any], resume: Resume) -> Checkpoint | None:
@@ -88,11 +101,39 @@ def to_go_on_from(scratch: Path, identity: dict[str, Any], resume: Resume) -> Ch
             raise
         return None
     if found is not None and not resume:
-        raise TrainingError(
-            f"{scratch}: this training was interrupted and kept {found.path.name}; add --resume to go on from it, or "
-            "delete that folder to start again"
-        )
+        raise would_lose(scratch, found.path.name)
     return found
+
+
+def would_lose(scratch: Path, kept: str) -> TrainingError:
+    """Return the error of a start that would lose what this very training kept in `scratch`."""
+    return TrainingError(
+        f"{scratch}: this training was interrupted and kept {kept}: resume it (--resume), train under another name, or "
+        "delete that folder to start again"
+    )
+
+
+def enter(scratch: Path, identity: dict[str, Any], *, resume: bool, kept: str) -> None:
+    """Go on, with `resume`, with what was begun in `scratch`; otherwise begin there, over what lies there.
+
+    Raises TrainingError if what was begun is another run; and, if it is to start, where files called `kept`, its
+    checkpoints, of this very run would be lost.
+    """
+    if resume and (scratch / IDENTITY).is_file():
+        require_same(scratch, identity)
+        return
+    if not resume and any(scratch.rglob(kept)) and _is_same(scratch, identity):
+        raise would_lose(scratch, "a checkpoint")
+    begin(scratch, identity)
+
+
+def _is_same(scratch: Path, identity: dict[str, Any]) -> bool:
+    """Tell whether what was begun in `scratch` is what `identity` says."""
+    try:
+        require_same(scratch, identity)
+    except TrainingError:
+        return False
+    return True
 
 
 def latest_checkpoint(scratch: Path, identity: dict[str, Any]) -> Checkpoint | None:
@@ -116,8 +157,10 @@ def require_same(scratch: Path, identity: dict[str, Any]) -> None:
     try:
         before = json.loads((scratch / IDENTITY).read_text(encoding="utf-8"))
         differing = _differing(before, json.loads(json.dumps(identity)))
-    except (ValueError, AttributeError) as error:
-        raise TrainingError(f"{scratch / IDENTITY}: damaged; train without --resume to start again") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise TrainingError(
+            f"{scratch / IDENTITY}: damaged or missing; train without --resume to start again"
+        ) from error
     if differing:
         raise TrainingError(
             f"{scratch}: the interrupted training had {', '.join(differing)}; give it that again, or train without "

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.atomic import write_text
+from finetune.checkpoints import scratch_of
 from finetune.classifier_data import ClassifierRecipe, LabelledText, Trained, split_dev
 from finetune.encoder_watching import OnStep
 from finetune.errors import AdapterError, TrainingDataError, TrainingError
@@ -134,7 +135,7 @@ def train_classifier(
         raise TrainingDataError(f"a classifier needs texts of at least 2 labels; the data have {len(labels)}")
     train, dev = split_dev(examples, recipe.dev_share, recipe.seed)
     data = hashlib.sha256(repr([dataclasses.astuple(each) for each in examples]).encode()).hexdigest()
-    scratch = output.parent / f".{output.name}.training"
+    scratch = scratch_of(output)
     if recipe.mode == "full":
         from finetune.encoder_training import train_encoder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, TrainingDataError
-from finetune.json_lines import json_lines
+from finetune.json_lines import json_lines, json_value
 from finetune.task_recipes import is_task_recipe, load_task_recipe
 
 TASK = "classifier"
@@ -148,9 +147,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, LabelledText | str]]:
     """Yield line numbers with a text, or with what is wrong."""
     for number, line in json_lines(path):
         try:
-            yield number, _row(json.loads(line))
+            yield number, _row(json_value(line))
         except ValueError as error:
-            yield number, f"no JSON ({error})"
+            yield number, str(error)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, LabelledText | str]]:

@@ -288,10 +288,10 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
     Raises RecipeError that names the file, lists every wrong key and says which keys are allowed, or which command
     takes a recipe of another kind.
     """
-    path = _find(path_or_name)
+    path = find_recipe(path_or_name)
     tables = read_tables(path)
-    if _command_of(tables) == PRETRAIN:
-        raise RecipeError(f"{path}: this recipe is for `{PRETRAIN}`")
+    if "task" in tables or command_of(tables) == PRETRAIN:
+        raise RecipeError(f"{path}: this recipe is for `{command_of(tables)}`")
     return recipe_from_mapping(tables, name=path.stem, source=str(path))
 
 
@@ -316,8 +316,8 @@ def read_sections(data: dict[str, Any], sections: dict[str, type[Any]]) -> tuple
     return parts, problems
 
 
-def _find(path_or_name: str | Path) -> Path:
-    """Return the file of a recipe given by path or by bundled name."""
+def find_recipe(path_or_name: str | Path) -> Path:
+    """Return the file of a recipe of any kind, given by path or by bundled name. Raises RecipeError."""
     path = Path(path_or_name)
     if path.suffix == ".toml" and path.is_file():
         return path
@@ -329,7 +329,7 @@ def _find(path_or_name: str | Path) -> Path:
     raise RecipeError(f"no recipe named {str(path_or_name)!r}; there are {_names_by_command()}")
 
 
-def _command_of(tables: dict[str, Any]) -> str:
+def command_of(tables: dict[str, Any]) -> str:
     """Return the command that takes a recipe of any kind, told by its sections."""
     if tables.keys() & {"text", "pretraining", "stage"}:
         return PRETRAIN
@@ -340,7 +340,9 @@ def _names_by_command() -> str:
     """Return the recipes that ship, with the command that takes them."""
     names: dict[str, list[str]] = {}
     for path in sorted(RECIPES.glob("*.toml")):
-        names.setdefault(_command_of(read_tables(path)), []).append(path.stem)
+        tables = read_tables(path)
+        if "stage" not in tables or "text" in tables:  # stages without text are a part of `make pocket`
+            names.setdefault(command_of(tables), []).append(path.stem)
     return "; ".join(f"for `{command}`: {', '.join(names[command])}" for command in sorted(names, reverse=True))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
-from finetune.checkpoints import IDENTITY, begin, require_same
+from finetune.checkpoints import enter, scratch_of
 from finetune.continual_recipe import ContinualRecipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.errors import ModelError, RecipeError
@@ -66,10 +66,10 @@ def continue_pretraining(
     started, device = datetime.now(UTC), join(device or default_device())
     tokenizer = open_tokenizer(recipe.model.name)
     _check_lengths(recipe, tokenizer)
-    scratch = output.parent / f".{output.name}.training"
+    scratch = scratch_of(output)
     with first_goes_ahead(device):
         if is_first():
-            _begin(scratch, _identity(recipe), resume)
+            enter(scratch, _identity(recipe), resume=resume, kept=CHECKPOINT)
         prepared = prepare_text(recipe.text, tokenizer, scratch, on_bytes)
     config = with_steps(recipe, prepared)
     with readable_memory(recipe.model.name, lambda: _memory_advice(recipe.pretraining)):
@@ -122,14 +122,6 @@ def _identity(recipe: ContinualRecipe) -> dict[str, Any]:
         "files": [[str(path), path.stat().st_size] for path in find_shards(paths)],
         "recipe": recipe.course(),
     }
-
-
-def _begin(scratch: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Empty `scratch`, or find there what is resumed. Raises TrainingError if that is another run."""
-    if resume and (scratch / IDENTITY).is_file():
-        require_same(scratch, identity)
-    else:
-        begin(scratch, identity)
 
 
 def with_steps(recipe: ContinualRecipe, prepared: Prepared) -> PretrainingConfig:
@@ -306,8 +298,3 @@ def _record(
         versions=library_versions(),
         figures=figures,
     )
-
-
-def has_checkpoint(output: Path) -> bool:
-    """Tell whether an interrupted run to `output` can go on."""
-    return (output.parent / f".{output.name}.training" / CHECKPOINT).is_file()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.config import RECIPES, ModelSection, read_sections, read_tables
+from finetune.config import PRETRAIN, RECIPES, ModelSection, command_of, find_recipe, read_sections, read_tables
 from finetune.errors import RecipeError
 from finetune.pretraining import PretrainingConfig
 
@@ -102,14 +102,10 @@ def load_continual_recipe(path_or_name: str | Path, **changes: Any) -> Continual
 
     Raises RecipeError that names the file and lists every wrong key.
     """
-    path, bundled = Path(path_or_name), RECIPES / f"{path_or_name}.toml"
-    if path.suffix != ".toml" and path.name == str(path_or_name) and path.name in continual_recipe_names():
-        path = bundled
-    elif path.suffix != ".toml":
-        raise RecipeError(
-            f"no pretraining recipe {str(path_or_name)!r}; there are: {', '.join(continual_recipe_names())}"
-        )
+    path = find_recipe(path_or_name)
     tables = read_tables(path)
+    if path.parent == RECIPES and command_of(tables) != PRETRAIN:
+        raise RecipeError(f"{path}: this recipe is for `{command_of(tables)}`")
     for key, value in changes.items():
         section, _, name = key.partition("_")
         tables.setdefault(section, {})[name] = value

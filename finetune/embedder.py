@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_text
-from finetune.checkpoints import begin, last_sealed, to_go_on_from
+from finetune.checkpoints import begin, last_sealed, scratch_of, to_go_on_from
 from finetune.embedder_training import tune
 from finetune.encoder_watching import OnStep
 from finetune.errors import RecipeError, TrainingDataError, TrainingError
@@ -156,7 +156,7 @@ def train_embedder(
     own_length, base = model.max_seq_length, _state_sha256(model)
     model.max_seq_length = min(recipe.max_length, own_length or recipe.max_length)
     data = hashlib.sha256(repr([dataclasses.astuple(pair) for pair in pairs]).encode()).hexdigest()
-    scratch = output.parent / f".{output.name}.training"
+    scratch = scratch_of(output)
     identity = {"data": data, "base": base, "recipe": recipe.course()}
     found = to_go_on_from(scratch, identity, resume)
     if found is None:

@@ -6,7 +6,6 @@ An option's score is the mean log-probability of its tokens as the reply to the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from data_prep.conversations import closed_book
 from finetune.chat import encode_exchange
 from finetune.dataset import Collator
 from finetune.errors import TrainingDataError
-from finetune.json_lines import json_lines
+from finetune.json_lines import json_lines, json_value
 from finetune.packed_rows import mask_dtype
 from finetune.packing import IGNORED
 
@@ -54,7 +53,7 @@ def read_multiple_choice(path: Path, **only: str) -> list[MultipleChoice]:
     found = []
     for number, line in json_lines(path):
         try:
-            row = json.loads(line)
+            row = json_value(line)
             if any(row.get(key) != value for key, value in only.items()):
                 continue
             options = tuple(str(option) for option in row["options"])

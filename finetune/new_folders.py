@@ -1,8 +1,9 @@
 """Folders that are written whole or not at all: adapters, models, vocabularies.
 
 A folder is drafted beside its place, as `.NAME.new-…`, reaches the disk, and takes its name. What stood there before is
-`.NAME.old` for that moment; a process that is killed in it leaves neither under the name, and the next write to the
-name brings the old one back before anything else. A draft is locked by its process, so a dead one's is known, and goes.
+`.NAME.versus-former` for that moment; a process that is killed in it leaves neither under the name, and the next write
+to the name brings the old one back before anything else. A draft is locked by its process, so a dead one's is known,
+and goes; on a file system without locks it stays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from finetune.errors import FinetuneError
 
 MADE_HERE = ("run_record.json", "adapter_config.json")
 """A folder that holds one of these files may be replaced."""
-_UNFINISHED = re.compile(r"\..+\.(new-\w{8}|old)")
+FORMER = ".versus-former"
+_UNFINISHED = re.compile(r"\..+\.(new-\w{8}|versus-former)")
 
 
 @contextmanager
@@ -108,13 +110,13 @@ def _bring_back(place: Path) -> None:
 def _discard(folder: Path) -> None:
     """Delete what waited for its successor, under a draft's name: deleted by half, it must not be brought back."""
     if folder.exists():
-        rubbish = folder.with_name(f"{folder.name.removesuffix('.old')}.new-{secrets.token_hex(4)}")
+        rubbish = folder.with_name(f"{folder.name.removesuffix(FORMER)}.new-{secrets.token_hex(4)}")
         folder.replace(rubbish)
         shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def _former(place: Path) -> Path:
-    return place.with_name(f".{place.name}.old")
+    return place.with_name(f".{place.name}{FORMER}")
 
 
 def _in_use(draft: Path) -> bool:

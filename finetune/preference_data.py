@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import TrainingDataError
-from finetune.json_lines import json_lines
+from finetune.json_lines import json_lines, json_value
 
 KEYS = ("prompt", "chosen", "rejected")
 SHOWN_PROBLEMS = 5
@@ -57,9 +56,9 @@ def read_preferences(path: Path, question_ids: Mapping[str, str] | None = None) 
 def _preference(line: str, question_ids: Mapping[str, str]) -> Preference:
     """Decode one line; raises TrainingDataError without its number."""
     try:
-        row = json.loads(line)
+        row = json_value(line)
     except ValueError as error:
-        raise TrainingDataError(f"no JSON ({error})") from error
+        raise TrainingDataError(str(error)) from error
     if not isinstance(row, dict):
         raise TrainingDataError(f"not an object with {', '.join(KEYS)}")
     missing = [key for key in KEYS if key not in row]

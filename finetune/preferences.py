@@ -25,7 +25,7 @@ from finetune.adapters import (
     trainable_parameters,
 )
 from finetune.chat import encode_exchange
-from finetune.checkpoints import writing_checkpoints
+from finetune.checkpoints import scratch_of, writing_checkpoints
 from finetune.config import DataSection, DpoSection, Recipe, preference_recipe_names
 from finetune.dataset import Example
 from finetune.errors import AdapterError, RecipeError, TrainingDataError
@@ -96,7 +96,7 @@ def train_preferences(
     tokenizer = load_tokenizer(recipe.model.name)
     pairs = _encode(preferences, tokenizer, recipe, dpo)
     data = _training_data(preferences, pairs, start)
-    scratch = output.parent / f".{output.name}.training"
+    scratch = scratch_of(output)
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with readable_failures(recipe, data):
         model = load_for_training(recipe, device)

@@ -8,20 +8,18 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
-import json
 import lzma
-import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from finetune.errors import TrainingDataError
+from finetune.json_lines import json_value
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown")
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-_HALF = re.compile("[\ud800-\udfff]")
 LONGEST = 50_000
 """Characters of a document; a text file that holds more is read as several, cut at an empty line where there is one."""
 
@@ -90,14 +88,12 @@ def _of_lines(path: Path, lines: Iterator[str], field: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_value(line)
         except ValueError as error:
-            raise TrainingDataError(f"{path}, line {number}: not JSON ({error})") from error
+            raise TrainingDataError(f"{path}, line {number}: {error}") from error
         text = row.get(field) if isinstance(row, dict) else None
         if not isinstance(text, str):
             raise TrainingDataError(f"{path}, line {number}: no text in the field {field!r}; name the right field")
-        if half := _HALF.search(text):
-            raise TrainingDataError(f"{path}, line {number}: half a character (\\u{ord(half[0]):04x}); mend the line")
         yield text
 
 

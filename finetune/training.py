@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapters import attach_lora, check_whole, save_adapter
-from finetune.checkpoints import Resume, begin, to_go_on_from, writing_checkpoints
+from finetune.checkpoints import Resume, begin, scratch_of, to_go_on_from, writing_checkpoints
 from finetune.config import Recipe
 from finetune.cpu_attention import use_float32_attention
 from finetune.dataset import Collator, Example, Passages, as_rows, build_examples, data_hash
@@ -98,7 +98,7 @@ def train_adapter(
     fingerprint = base_fingerprint(recipe.model.name)
     tokenizer = load_tokenizer(recipe.model.name)
     data = _prepare(recipe, questions, dev, tokenizer, passages, context)
-    scratch = output.parent / f".{output.name}.training"
+    scratch = scratch_of(output)
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with readable_failures(recipe, data):
         model = load_for_training(recipe, device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from comparison_app.errors import ComparisonError
-from comparison_app.workspace import training_name
+from comparison_app.workspace import run_name, training_name
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -47,14 +47,20 @@ def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_name_option(parser: argparse.ArgumentParser, help_: str, *, required: bool = False) -> None:
-    """Add `--name`, which becomes a folder of the workspace and is refused if it cannot be the name of one."""
-    parser.add_argument("--name", type=_folder_name, required=required, help=help_)
+def add_name_option(
+    parser: argparse.ArgumentParser, help_: str, *, required: bool = False, of_run: bool = False
+) -> None:
+    """Add `--name`, which is a folder of the workspace and is refused if it cannot be one (a run's may hold spaces)."""
+    parser.add_argument("--name", type=_checked(run_name if of_run else training_name), required=required, help=help_)
 
 
-def _folder_name(text: str) -> str:
-    """Return a name that a new folder can have. Raises ArgumentTypeError."""
-    try:
-        return training_name(text)
-    except ComparisonError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _checked(naming: Callable[[str], str]) -> Callable[[str], str]:
+    """Return `naming` as a type of argparse's, whose errors it prints with the option's name."""
+
+    def name(text: str) -> str:
+        try:
+            return naming(text)
+        except ComparisonError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return name

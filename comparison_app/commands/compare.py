@@ -33,7 +33,7 @@ def register(subparsers: Any) -> None:
         "versus compare experiments/manual-full.toml",
     )
     parser.add_argument("experiment", help="an experiment file, or the name of one that ships")
-    add_name_option(parser, "name of the run (default: the experiment's name and the time)")
+    add_name_option(parser, "name of the run (default: the experiment's name and the time)", of_run=True)
     parser.add_argument("--resume", action="store_true", help="continue the newest run of this experiment, or --name")
     parser.add_argument("--plan", action="store_true", help="ask nothing; say what the run could see, take and cost")
     parser.add_argument(
@@ -68,8 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _plan(comparison, arguments.difference / 100, judge, trainings, as_json=arguments.json)
     name = arguments.name or _run_name(workspace, comparison.experiment.name, resume=arguments.resume)
+    run_file = workspace.runs / name / "run.json"
     with (
-        telling_what_is_left(lambda: (workspace.runs / name / "run.json").exists(), "the last answer"),
+        telling_what_is_left(
+            lambda: run_file if run_file.exists() else None, resumed=arguments.resume, what="the last answer"
+        ),
         live_hooks(quiet=arguments.json) as hooks,
     ):
         folder = comparison.run(name, resume=arguments.resume, hooks=hooks, judge=judge, ray=arguments.ray)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from comparison_app.commands import add_command
 from comparison_app.console import console, print_json
+from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace.resolve(arguments.workspace)
     adapter = workspace.adapter(arguments.adapter)
     into = arguments.into or workspace.models / f"{adapter.name}-{arguments.to}"
+    if into.resolve() == adapter.resolve():
+        raise ComparisonError(f"--into {into} is the adapter itself: name another folder")
     job = _Job(arguments, workspace, adapter.name, adapter, into)
     makers: dict[str, Callable[[_Job], dict[str, Any]]] = {
         "merged": _merged,
@@ -181,8 +184,10 @@ def _ollama(job: _Job) -> dict[str, Any]:
     from finetune.export_gguf import check_architecture, convert_to_gguf
     from finetune.export_ollama import needs_gguf, write_modelfile
     from finetune.models import load_tokenizer, model_folder
+    from finetune.new_folders import check_replaceable
     from finetune.run_record import read_run_record
 
+    check_replaceable(job.into)
     base = model_folder(read_run_record(job.adapter).base_model)
     check_architecture(base)
     weights = "."
@@ -201,7 +206,6 @@ def _ollama(job: _Job) -> dict[str, Any]:
 
 def _hub(job: _Job) -> dict[str, Any]:
     """Write the folder with its card, and push it."""
-    from comparison_app.errors import ComparisonError
     from comparison_app.exporting import card_scores
     from finetune.export_hub import check_repository, push, stage
 

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from comparison_app.errors import ComparisonError
     from comparison_app.preferring import prefer_on_corpus
     from comparison_app.stopping import telling_what_is_left
-    from finetune.checkpoints import has_sealed
+    from finetune.checkpoints import seal_left
     from finetune.config import load_recipe
 
     workspace = Workspace.resolve(arguments.workspace)
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ComparisonError(f"--name {name} is the adapter to go on from: give the new one another name")
     start = workspace.adapter(arguments.adapter) if arguments.adapter else None
     with (
-        telling_what_is_left(lambda: has_sealed(workspace.adapters / name)),
+        telling_what_is_left(lambda: seal_left(workspace.adapters / name), resumed=arguments.resume),
         live_loss(f"training {name}", quiet=arguments.json) as on_step,
     ):
         record = prefer_on_corpus(

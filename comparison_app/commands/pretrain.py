@@ -54,7 +54,7 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pretrain, and say what it brought."""
     from comparison_app.preparing import general_checks
-    from finetune.continual import has_checkpoint
+    from finetune.checkpoints import identity_left
     from finetune.models import default_device
     from finetune.pocket.pretrain import staged_recipe
     from finetune.processes import is_first
@@ -67,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     output = workspace.models / name
     if arguments.sharded and not arguments.launch:
         raise ComparisonError("--sharded is for several processes: add --launch")
-    with telling_what_is_left(lambda: has_checkpoint(output)):
+    with telling_what_is_left(lambda: identity_left(output), resumed=arguments.resume, what="what is done"):
         if arguments.launch:
             _require_rows(recipe, arguments)
-            return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
+            return launch(arguments, recipe.model.dtype, _command(arguments, workspace))
         with only_training(workspace, default_device(), name):
             record = _pretrained(arguments, recipe, name, output, general_checks(workspace))
     if is_first():
@@ -95,10 +95,10 @@ def _report(arguments: argparse.Namespace, name: str, output: Path, record: RunR
         _show(name, output, record)
 
 
-def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> list[str]:
+def _command(arguments: argparse.Namespace, workspace: Workspace) -> list[str]:
     """Return the command of one process of a run with `--launch`."""
     given = {
-        "--name": [name],
+        "--name": [arguments.name],
         "--workspace": [workspace.path],
         "--model": [arguments.model],
         "--text": arguments.text or [],
@@ -156,6 +156,7 @@ def _pretrained(
 def _run_stages(arguments: argparse.Namespace, recipe: Path) -> int:
     """Run a recipe of stages, such as pocket's own, on the folder of its shards."""
     from comparison_app.preparing import general_checks
+    from finetune.checkpoints import identity_left
     from finetune.models import default_device
     from finetune.pocket.pretrain import pretrain_stages
     from finetune.trainer import TrainingStep
@@ -179,7 +180,7 @@ def _run_stages(arguments: argparse.Namespace, recipe: Path) -> int:
     name = arguments.name or f"{arguments.model.strip('/').rpartition('/')[2]}-{recipe.stem}"
     output = workspace.models / name
     with (
-        telling_what_is_left(lambda: True, "what is done"),
+        telling_what_is_left(lambda: identity_left(output), resumed=arguments.resume, what="what is done"),
         only_training(workspace, default_device(), name),
         live_loss(f"pretraining {name}", quiet=arguments.json) as drawn,
     ):

@@ -61,7 +61,7 @@ def register(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, and say how it went."""
     from comparison_app.training import train_on_corpus
-    from finetune.checkpoints import has_sealed
+    from finetune.checkpoints import seal_left
     from finetune.classifier_data import is_classifier_recipe
     from finetune.embedder import is_embedder_recipe
     from finetune.processes import is_first
@@ -79,9 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or f"{corpus.name}-{recipe.name}"
     if arguments.calibrate and (recipe.data.context or not corpus.questions("dev")):
         raise ComparisonError("--calibrate needs a recipe that trains closed-book, and dev questions in the corpus")
-    with telling_what_is_left(lambda: has_sealed(workspace.adapters / name)):
+    with telling_what_is_left(lambda: seal_left(workspace.adapters / name), resumed=arguments.resume):
         if arguments.launch:
-            return launch(arguments, recipe.model.dtype, _command(arguments, workspace, name))
+            return launch(arguments, recipe.model.dtype, _command(arguments, workspace))
         with live_loss(f"training {name}", quiet=arguments.json or not is_first()) as on_step:
             record = train_on_corpus(
                 recipe, corpus, workspace, name, subset=arguments.subset, resume=arguments.resume, on_step=on_step
@@ -105,7 +105,7 @@ def _refuse_adapters_options(arguments: argparse.Namespace, classifier: bool, em
 def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> int:
     """Train a classifier of texts, and tell how well it does on those held out."""
     from comparison_app.classifier_training import train_classifier_on_file
-    from finetune.checkpoints import has_sealed
+    from finetune.checkpoints import seal_left
     from finetune.classifier_data import load_classifier_recipe
     from finetune.trainer import TrainingStep
 
@@ -116,7 +116,7 @@ def _train_classifier(arguments: argparse.Namespace, workspace: Workspace) -> in
     if head and arguments.resume:
         error_console().print("a head trains in seconds and keeps no checkpoints: it starts anew", soft_wrap=True)
     with (
-        telling_what_is_left(lambda: has_sealed(workspace.models / name)),
+        telling_what_is_left(lambda: seal_left(workspace.models / name), resumed=arguments.resume),
         live_loss(f"training {name}", quiet=head or arguments.json) as on_step,
     ):
         told = train_classifier_on_file(
@@ -165,9 +165,9 @@ def _calibrate(recipe: Recipe, corpus: Corpus, workspace: Workspace, name: str) 
     from finetune.answering import LocalModel
     from finetune.errors import FinetuneError
 
-    model = LocalModel(recipe.model.name, quantization=recipe.model.quantization)
-    model.add_adapter(name, workspace.adapters / name)
     try:
+        model = LocalModel(recipe.model.name, quantization=recipe.model.quantization)
+        model.add_adapter(name, workspace.adapters / name)
         return calibrate_adapter(
             model.generator(name), workspace.adapters / name, corpus.questions("dev"), corpus.language
         )
@@ -212,11 +212,11 @@ def _report(
         )
 
 
-def _command(arguments: argparse.Namespace, workspace: Workspace, name: str) -> list[str]:
+def _command(arguments: argparse.Namespace, workspace: Workspace) -> list[str]:
     """Return the command of one process of a training with `--launch`."""
     given = {
         "--corpus": arguments.corpus,
-        "--name": name,
+        "--name": arguments.name,
         "--workspace": workspace.path,
         "--model": arguments.model,
         "--subset": arguments.subset,
@@ -238,7 +238,7 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
     from dataclasses import replace
 
     from comparison_app.embedder_training import train_embedder_on_corpus
-    from finetune.checkpoints import has_sealed
+    from finetune.checkpoints import seal_left
     from finetune.embedder import load_embedder_recipe
     from finetune.trainer import TrainingStep
 
@@ -248,7 +248,7 @@ def _tune_embedder(arguments: argparse.Namespace, workspace: Workspace, corpus: 
     name = arguments.name or f"{corpus.name}-{recipe.name}"
     path = workspace.models / name
     with (
-        telling_what_is_left(lambda: has_sealed(path)),
+        telling_what_is_left(lambda: seal_left(path), resumed=arguments.resume),
         live_loss(f"tuning {name}", quiet=arguments.json) as on_step,
     ):
         record = train_embedder_on_corpus(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.checkpoints import IDENTITY, begin, require_same
+from finetune.checkpoints import enter, scratch_of
 from finetune.config import RECIPES, read_tables
 from finetune.errors import RecipeError, TrainingDataError
 from finetune.forgetting import MultipleChoice, general_score, why_not_asked
@@ -24,6 +24,7 @@ from finetune.pocket.material import Material, gather, read_settings
 from finetune.pocket.stages import Stage, load_stages, run_stages
 from finetune.pocket.text import SHARDS, VALIDATION
 from finetune.pretraining import Step
+from finetune.pretraining_state import CHECKPOINT
 from finetune.run_record import RunRecord, library_versions
 from finetune.swapped_model import write_model
 from finetune.text_rows import bits_per_character
@@ -63,11 +64,8 @@ def pretrain_stages(
     hashes = {name: _sha256(data / name) for name in (*SHARDS[: settings["text"]["shards"]], VALIDATION)}
     fingerprint = base_fingerprint(str(folder))
     identity = {"base": fingerprint, "files": hashes, "recipe": settings}
-    scratch = output.parent / f".{output.name}.training"
-    if resume and (scratch / IDENTITY).is_file():
-        require_same(scratch, identity)
-    else:
-        begin(scratch, identity)
+    scratch = scratch_of(output)
+    enter(scratch, identity, resume=resume, kept=CHECKPOINT)
     quiet_libraries()
     material = gather(data, scratch, folder, settings)
     last, courses = run_stages(stages, folder, material, scratch, None if on_step is None else lambda _, s: on_step(s))

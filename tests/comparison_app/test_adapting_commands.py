@@ -241,6 +241,23 @@ def test_a_name_that_is_no_name_is_refused_before_anything_is_read(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("command", "tables"), [("train", "[optimisation]\nepochs = 1\n"), ("pretrain", "")])
+def test_processes_of_a_launch_take_any_default_name(
+    command: str, tables: str, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe's file may be called what no `--name` may; its processes find the name as one process does."""
+    recipe = tmp_path / "my recipe.toml"
+    recipe.write_text(f'{tables}[model]\nname = "pocket"\n')
+    lines: list[list[str]] = []
+    monkeypatch.setattr(f"comparison_app.commands.{command}.launch", lambda _, __, line: lines.append(line) or 0)
+    given = ["--corpus", str(small_corpus)] if command == "train" else ["--text", str(recipe), "--steps", "60"]
+    place = ["--workspace", str(tmp_path / "workspace")]
+    assert main([command, str(recipe), *given, *place, "--launch", "--processes", "1"]) == 0
+    assert "--name" not in lines[0]
+    assert main([command, str(recipe), *given, *place, "--launch", "--processes", "1", "--name", "mine"]) == 0
+    assert lines[1][lines[1].index("--name") + 1] == "mine"
+
+
 @pytest.mark.slow
 def test_two_processes_pretrain_what_one_does(
     manuals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -321,6 +338,10 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_end(
         assert not (tmp_path / "workspace" / "models" / "broken").exists()
     done = subprocess.CompletedProcess(command, process.returncode, output, errors)
     assert_clear_error(done, "stopped", "--resume")
+    kept = checkpoint.read_bytes()
+    assert main(["pretrain", str(recipe), "--name", "broken", *map(str, place)]) == 1
+    assert "was interrupted and kept a checkpoint: resume it (--resume)" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == kept
     resumed = run("--name", "broken", "--resume")
     assert resumed["steps"] == unbroken["steps"] == 150
     assert resumed["tokens"] == unbroken["tokens"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_a_dry_run_shows_what_would_be_pushed(tmp_path: Path, capsys: pytest.Cap
     assert weights == (BUNDLED_ADAPTERS / "tern-full" / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("options", [("--to", "merged"), ("--to", "int8"), ("--to", "hub", "--dry-run")])
+@pytest.mark.parametrize(
+    "options", [("--to", "merged"), ("--to", "int8"), ("--to", "hub", "--dry-run"), ("--to", "ollama")]
+)
 def test_a_folder_of_other_things_is_never_exported_into(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
@@ -74,6 +77,17 @@ def test_a_folder_of_other_things_is_never_exported_into(
     assert cli.main(arguments) == 1
     assert "holds what Versus did not make" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["docs", "thesis.txt"]
+
+
+def test_an_adapter_is_never_replaced_by_what_is_made_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A merged model in the adapter's own folder would leave no adapter."""
+    adapter = tmp_path / "mine"
+    shutil.copytree(BUNDLED_ADAPTERS / "tern-full", adapter)
+    before = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    arguments = ["export", str(adapter), "--to", "merged", "--into", str(adapter), "--workspace", str(tmp_path / "ws")]
+    assert cli.main(arguments) == 1
+    assert "is the adapter itself: name another folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
 
 
 @pytest.mark.parametrize(

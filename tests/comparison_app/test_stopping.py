@@ -76,7 +76,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     """Stand for Ctrl-C at the place of what is not called."""
     raise KeyboardInterrupt
 
@@ -109,7 +109,8 @@ def test_a_stopped_training_is_gone_on_from_and_not_lost(
     assert "stopped; add --resume to go on from the last checkpoint" in capsys.readouterr().err
     steps.stops = False
     assert cli.main(line) == 1
-    assert ".a.training: this training was interrupted and kept checkpoint-2; add --resume" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ".a.training: this training was interrupted and kept checkpoint-2: resume it (--resume), train" in said
     assert steps.seen == []
     assert cli.main([*line, "--resume"]) == 0
     assert steps.seen[0] == 3
@@ -133,12 +134,37 @@ def test_a_training_without_checkpoints_says_that_nothing_was_kept(
 
 
 @pytest.mark.slow
+def test_what_another_training_kept_is_not_promised_to_this_one(
+    small_corpus: Path,
+    tmp_path: Path,
+    steps: Steps,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C before the first step leaves the other's checkpoint; after a checkpoint of its own that is the one."""
+    line = command("adapter", small_corpus, tmp_path, ADAPTER)
+    steps.stops = True
+    assert cli.main(line) == 1
+    capsys.readouterr()
+    command("adapter", small_corpus, tmp_path, ADAPTER.replace("max_steps = 6", "max_steps = 5"))
+    with monkeypatch.context() as patch:
+        patch.setattr("comparison_app.training.train_on_corpus", interrupt)
+        assert cli.main(line) == 1
+        assert "stopped; the last checkpoint of an earlier start is untouched" in capsys.readouterr().err
+        assert cli.main([*line, "--resume"]) == 1
+        assert "stopped; add --resume to go on from the last checkpoint" in capsys.readouterr().err
+    assert cli.main(line) == 1
+    assert "stopped; add --resume to go on from the last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["comparison_app.closed_book.calibrate_adapter", "finetune.answering.LocalModel"])
 def test_a_training_stopped_while_it_is_calibrated_is_there(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     """The adapter is whole, and only its threshold is missing: nobody has to train again."""
     line = command("adapter", small_corpus, tmp_path, ADAPTER)
-    monkeypatch.setattr("comparison_app.closed_book.calibrate_adapter", interrupt)
+    monkeypatch.setattr(place, interrupt)
     assert cli.main([*line, "--calibrate"]) == 1
     assert "stopped; a is trained, and answers whatever it is asked" in capsys.readouterr().err
     assert (tmp_path / "workspace" / "adapters" / "a" / "run_record.json").is_file()

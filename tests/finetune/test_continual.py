@@ -78,7 +78,7 @@ def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         find_shards([tmp_path / "empty"])
     whole = gzip.compress(b"Some words that are cut off. " * 200)
     for name, data, message in (
-        ("bad.jsonl", b'{"text": "a"}\n{"text"\n', r"bad\.jsonl, line 2: not JSON"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text"\n', r"bad\.jsonl, line 2: no JSON"),
         ("field.jsonl", b'{"body": "a"}\n', r"field\.jsonl, line 1: no text in the field 'text'"),
         ("latin.txt", "Überprüfen".encode("latin-1"), r"latin\.txt: not UTF-8"),
         ("cut.txt.gz", whole[: len(whole) // 2], r"cut\.txt\.gz: cannot be read"),

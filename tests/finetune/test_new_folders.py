@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from comparison_app.workspace import Workspace
+from data_prep.errors import VersusError
+from finetune.checkpoints import seal, writing_checkpoints
 from finetune.disk_failures import readable_writing
 from finetune.errors import FinetuneError
 from finetune.master_weights import MasterWeights
@@ -246,6 +248,34 @@ def test_a_training_s_checkpoint_that_does_not_fit_leaves_the_last_sealed_one(
     assert _contents(place) == {"old"}
     assert [each.name for each in (tmp_path / ".x.training").glob("checkpoint-*")] == ["checkpoint-5"]
     assert train_adapter(recipe, questions(), place, resume=True).steps == 40
+
+
+def test_a_checkpoint_whose_seal_does_not_fit_goes(tmp_path: Path) -> None:
+    """The seal is written by ourselves, not by a library: its failure is one line too, and no half checkpoint stays."""
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"w" * 50)
+    with (
+        _full_disk(60),
+        pytest.raises(VersusError, match=r"cannot write .*: File too large"),
+        writing_checkpoints(tmp_path),
+    ):
+        seal(folder, 1.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_people_call_old_are_left_alone(tmp_path: Path) -> None:
+    """Only what this module put aside is brought back or cleared away."""
+    _made(tmp_path / "x")
+    for name in (".x.old", ".y.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    for name in ("x", "y"):
+        with new_folder(tmp_path / name) as folder:
+            (folder / "weights").write_text("new")
+    assert (tmp_path / "x" / "weights").read_text() == (tmp_path / "y" / "weights").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "y", ".x.old", ".y.old"}
+    assert (tmp_path / ".y.old" / "thesis.txt").read_text() == "years of work"
 
 
 def test_every_library_s_failed_write_is_told_alike_and_other_errors_are_not(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
     good = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
     rows = [good, {"prompt": "Why?"}, {**good, "chosen": 3}, {**good, "rejected": "Because. "}, {**good, "prompt": " "}]
     path = tmp_path / "votes.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n{oops\n[1]\n")
+    path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{oops\n{"prompt": "\\ud800"}\n')
     with pytest.raises(TrainingDataError) as caught:
         read_preferences(path)
     message = str(caught.value)
@@ -162,6 +162,11 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
         "and 1 more",
     ):
         assert part in message
+    path.write_text(json.dumps({**good, "prompt": "Why \ud83d?"}) + "\n")
+    with pytest.raises(TrainingDataError, match=r"votes\.jsonl: line 1: half a character \(\\ud83d\); mend the line"):
+        read_preferences(path)
+    path.write_text(json.dumps({**good, "prompt": "Why \U0001f600?"}) + "\n")
+    assert read_preferences(path) == [Preference("Why \U0001f600?", "Because.", "No.")]
 
 
 def test_a_file_without_preferences_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from finetune.classifier_data import load_classifier_recipe
 from finetune.config import OptimisationSection, Recipe, load_recipe, recipe_from_mapping, recipe_names
+from finetune.continual_recipe import load_continual_recipe
 from finetune.embedder import load_embedder_recipe
 from finetune.errors import RecipeError
 
@@ -52,6 +53,9 @@ def test_a_missing_recipe_names_those_there_are() -> None:
         load_recipe("pocket-life")
     for part in ("`versus train`: classifier-full,", "pocket-live", "`versus prefer`: mistral-7b-dpo, pocket-dpo"):
         assert part in str(caught.value)
+    assert "pocket-instruct" not in str(caught.value)  # which `make pocket` alone can run
+    with pytest.raises(RecipeError, match="`versus pretrain`: continual, pocket-pretrain"):
+        load_continual_recipe("continuous")
 
 
 @pytest.mark.parametrize("name", ["continual", "pocket-pretrain", "pocket-instruct"])
@@ -59,6 +63,21 @@ def test_a_recipe_of_pretraining_names_its_command(name: str) -> None:
     """It is not taken for an adapter's with unknown keys."""
     with pytest.raises(RecipeError, match=rf"{name}\.toml: this recipe is for `versus pretrain`"):
         load_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "command"),
+    [
+        (load_recipe, "embedder", "train"),
+        (load_recipe, "classifier-full", "train"),
+        (load_continual_recipe, "pocket-live", "train"),
+        (load_continual_recipe, "pocket-dpo", "prefer"),
+    ],
+)
+def test_a_recipe_of_another_command_names_it(load: Callable[[str], object], name: str, command: str) -> None:
+    """A recipe that ships is right for some command, so its keys are not called wrong."""
+    with pytest.raises(RecipeError, match=rf"{name}\.toml: this recipe is for `versus {command}`"):
+        load(name)
 
 
 @pytest.mark.parametrize("load", [load_embedder_recipe, load_classifier_recipe])
