@@ -25,7 +25,7 @@ from finetune.forgetting import MultipleChoice, general_score, why_not_asked
 from finetune.memory_failures import SMALLER_BASE, readable_memory
 from finetune.models import base_fingerprint, choose_dtype, default_device, load_base, model_context
 from finetune.new_folders import check_replaceable
-from finetune.packed_rows import keeps_apart
+from finetune.packed_rows import float_mask, heeds, keeps_apart
 from finetune.packing import PackedBatch
 from finetune.prepared_text import Prepared, prepare_text
 from finetune.pretraining import Batches, PretrainingConfig, PretrainingResult, Step, pretrain
@@ -150,7 +150,7 @@ def _load(recipe: ContinualRecipe, device: str) -> PreTrainedModel:
     set_seed(recipe.pretraining.seed)
     with readable_memory(recipe.model.name, lambda: SMALLER_BASE):
         model = load_base(recipe.model.name, dtype=_arithmetic(recipe, device), device=device)
-    check_rows(model, recipe.model.name)
+    check_rows(model, recipe.model.name, recipe.pretraining.row_length)
     if device == "cpu":
         use_float32_attention(model)
     if recipe.pretraining.gradient_checkpointing:
@@ -164,20 +164,21 @@ def _arithmetic(recipe: ContinualRecipe, device: str) -> str:
     return "float32" if chosen == "float16" else chosen
 
 
-def check_rows(model: PreTrainedModel, name: str) -> None:
+def check_rows(model: PreTrainedModel, name: str, row_length: int) -> None:
     """Raise ModelError unless documents in one row give the logits that each gives alone, head included."""
+    mask = float_mask(model, row_length)
 
     def logits(batch: PackedBatch) -> torch.Tensor:
         hidden = model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask(model.dtype),
+            attention_mask=batch.attention_mask(mask),
             use_cache=False,
         ).last_hidden_state
         found: torch.Tensor = model.get_output_embeddings()(hidden)
         return found
 
-    if not keeps_apart(model, logits):
+    if not heeds(lambda: keeps_apart(model, logits, longest=row_length)):
         raise ModelError(
             f"model {name} ({type(model).__name__}) computes its logits in a way that pretraining here does not know, "
             "or mixes documents of one row: choose another architecture"

@@ -154,12 +154,12 @@ class Collator:
     With `packing` the rows are as few as hold the batch, each as long as the longest example but at least `SHORT_ROW`
     and at most `max_length` tokens: longer rows waste attention on what the mask hides. Without, one row per example.
     Called with rows of `as_rows`, it returns input_ids, position_ids and labels of shape (b, t), and an attention_mask
-    of shape (b, 1, t, t) in the dtype `mask`, which is the model's `packed_rows.mask_dtype`.
+    of shape (b, 1, t, t) in the dtype `mask`, which is the model's `packed_rows.row_mask`; none if that is None.
     """
 
     pad_token: int
     max_length: int
-    mask: torch.dtype
+    mask: torch.dtype | None
     packing: bool = True
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -169,9 +169,6 @@ class Collator:
         length = max(*lengths, min(SHORT_ROW, self.max_length))
         plan = plan_rows(lengths, length) if self.packing else [[i] for i in range(len(examples))]
         batch = pack(examples, plan, pad_token=self.pad_token)
-        return {
-            "input_ids": batch.input_ids,
-            "position_ids": batch.position_ids,
-            "labels": batch.labels,
-            "attention_mask": batch.attention_mask(self.mask),
-        }
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "labels": batch.labels}
+        mask = batch.attention_mask(self.mask)
+        return inputs if mask is None else {**inputs, "attention_mask": mask}

@@ -16,7 +16,7 @@ from finetune.chat import encode_exchange
 from finetune.dataset import Collator
 from finetune.errors import TrainingDataError
 from finetune.json_lines import json_lines, json_value
-from finetune.packed_rows import mask_dtype
+from finetune.packed_rows import row_mask
 from finetune.packing import IGNORED
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def multiple_choice_score(
     ]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
     scores = [0.0] * len(rows)
-    collate = Collator(int(tokenizer.pad_token_id or 0), max_length, mask_dtype(model), packing=False)
+    longest = max(len(row["input_ids"]) for row in rows)
+    collate = Collator(int(tokenizer.pad_token_id or 0), max_length, row_mask(model, longest), packing=False)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         for index, score in zip(chosen, _mean_logprobs(model, collate([rows[i] for i in chosen])), strict=True):

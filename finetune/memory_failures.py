@@ -8,8 +8,15 @@ from contextlib import contextmanager
 from finetune.errors import ModelError, TrainingError
 
 SMALLER_BASE = "choose a smaller base model"
-_SIGNS = ("out of memory", "not enough memory", "allocate memory", "status_alloc_failed")
-"""The last is what cuBLAS and cuDNN say."""
+_SIGNS = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "status_alloc_failed",
+    "issues during automatic conversion of the weights",
+)
+"""The last but one is what cuBLAS and cuDNN say; the last is all that transformers says when a base that is being
+quantised while it loads does not fit."""
 _LEAST_LENGTH = 16
 
 
@@ -22,13 +29,13 @@ def readable_memory(name: str, advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError, ModelError) as error:
-        if not _ran_out(error) and not _ran_out(error.__cause__):
+        if not ran_out(error) and not ran_out(error.__cause__):
             raise
         raise TrainingError(f"out of memory while training {name}: {advice()}") from error
 
 
-def _ran_out(error: BaseException | None) -> bool:
-    """Tell whether an error of Python or torch is one of memory."""
+def ran_out(error: BaseException | None) -> bool:
+    """Tell whether an error of Python or torch is one of memory, or of transformers that stands for one."""
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     return isinstance(error, MemoryError) or any(sign in said for sign in _SIGNS)
 

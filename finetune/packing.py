@@ -33,9 +33,12 @@ class PackedBatch:
     labels: torch.Tensor
     segments: torch.Tensor
 
-    def attention_mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the block mask of shape (b, 1, t, t) that models take as `attention_mask`; see `block_causal_mask`."""
-        return block_causal_mask(self.segments, dtype)
+    def attention_mask(self, dtype: torch.dtype | None) -> torch.Tensor | None:
+        """Return the block mask of shape (b, 1, t, t) that models take as `attention_mask`; see `block_causal_mask`.
+
+        None for models that make masks of the positions themselves (see `packed_rows.row_mask`).
+        """
+        return None if dtype is None else block_causal_mask(self.segments, dtype)
 
     def on(self, device: torch.device) -> PackedBatch:
         """Return the batch on `device`."""

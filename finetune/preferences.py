@@ -39,6 +39,7 @@ from finetune.trainer import (
     Clock,
     EndsWhereItEnded,
     TrainingStep,
+    in_one_place,
     make_schedule,
     require_finite,
     require_trackers,
@@ -301,14 +302,16 @@ def _make_trainer(
     arithmetic = choose_dtype(recipe.model.dtype, device)
     trainer = PreferenceTrainer(
         model=model,
-        args=DPOConfig(
-            **shared_arguments(recipe, scratch, device, arithmetic, evaluates=False),
-            max_length=None,
-            beta=dpo.beta,
-            loss_type=list(dpo.losses),
-            loss_weights=list(dpo.loss_weights) or None,
-            label_smoothing=dpo.label_smoothing,
-            precompute_ref_log_probs=True,
+        args=in_one_place(
+            DPOConfig(
+                **shared_arguments(recipe, scratch, device, arithmetic, evaluates=False),
+                max_length=None,
+                beta=dpo.beta,
+                loss_type=list(dpo.losses),
+                loss_weights=list(dpo.loss_weights) or None,
+                label_smoothing=dpo.label_smoothing,
+                precompute_ref_log_probs=True,
+            )
         ),
         train_dataset=Dataset.from_list([_row(each) for each in preferences]),
         processing_class=tokenizer,

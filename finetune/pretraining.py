@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from finetune.errors import FinetuneError, RecipeError
 from finetune.interrupts import between_steps
 from finetune.master_weights import MasterWeights
+from finetune.packed_rows import float_mask
 from finetune.packing import IGNORED, PackedBatch
 from finetune.prefetching import batches_of
 from finetune.pretraining_state import CHECKPOINT, Progress, restore, save
@@ -209,7 +210,7 @@ def batch_loss(
     output = model.base_model(
         input_ids=packed.input_ids,
         position_ids=packed.position_ids,
-        attention_mask=packed.attention_mask(model.dtype),
+        attention_mask=packed.attention_mask(float_mask(model, packed.input_ids.shape[1])),
         output_attentions=guided,
         output_hidden_states=auxiliary is not None,
         use_cache=False,

@@ -137,7 +137,8 @@ def make_trainer(
             if answers_alone and not return_outputs:
                 return answer_loss(model, inputs, num_items_in_batch)
             computed = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            self._metrics["train"].pop("num_tokens", None)  # the sum of the mask, which does not count tokens here
+            for figures in self._metrics.values():
+                figures.pop("num_tokens", None)  # the sum of the mask, which does not count tokens here
             return computed
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -194,7 +195,7 @@ def answer_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> to
     base = model.get_base_model()
     hidden = base.base_model(
         input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        attention_mask=inputs.get("attention_mask"),
         position_ids=inputs["position_ids"],
         use_cache=False,
     ).last_hidden_state[:, :-1]
@@ -229,17 +230,28 @@ def is_own_loss(model: Any) -> bool:
     return abs(ours - own) <= (1e-4 if base.dtype == torch.float32 else 1e-2) * max(1.0, own)
 
 
+def in_one_place(arguments: Any) -> Any:
+    """Return transformers' `arguments`, told that this process has one GPU, however many it sees.
+
+    The model is on one, and transformers would spread each batch over all; several are for `--launch`.
+    """
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
 def _sft_arguments(recipe: Recipe, scratch: Path, device: str, arithmetic: torch.dtype, evaluates: bool) -> Any:
     """Translate the recipe into trl's configuration; examples come tokenised and laid out."""
     from trl import SFTConfig
 
-    return SFTConfig(
+    arguments = SFTConfig(
         **shared_arguments(recipe, scratch, device, arithmetic, evaluates),
         packing=False,
         max_length=None,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
+        router_aux_loss_coef=0.0,  # the balance of experts would be taken of the mask, which counts no tokens here
     )
+    return in_one_place(arguments)
 
 
 def make_schedule(optimizer: Any, steps: int, recipe: Recipe, clock: Clock) -> Any:

@@ -35,7 +35,7 @@ from finetune.models import (
     quantization_problem,
 )
 from finetune.new_folders import check_replaceable, new_folder
-from finetune.packed_rows import check_packing, mask_dtype
+from finetune.packed_rows import check_packing, row_mask
 from finetune.processes import is_first, is_sharded, join, of_first, process_count, wait
 from finetune.rewording import with_rewordings
 from finetune.run_record import RunRecord, library_versions, write_run_record
@@ -102,7 +102,8 @@ def train_adapter(
     checkpoint = checkpoint_to_resume(scratch, recipe, data.sha256, fingerprint, resume, clock)
     with readable_failures(recipe, data):
         model = load_for_training(recipe, device)
-        check_packing(model, recipe.model.name, packing=recipe.data.packing)
+        longest = max(len(example.input_ids) for example in (*data.train, *data.dev))
+        check_packing(model, recipe.model.name, packing=recipe.data.packing, longest=longest)
         before = _general_score(model, tokenizer, general, context, clock)
         adapted = attach_lora(model, recipe.lora, checkpointing=recipe.optimisation.gradient_checkpointing)
         trainer = make_trainer(
@@ -111,7 +112,7 @@ def train_adapter(
             recipe,
             as_rows(data.train),
             as_rows(data.dev),
-            Collator(int(tokenizer.pad_token_id or 0), data.max_length, mask_dtype(model), recipe.data.packing),
+            Collator(int(tokenizer.pad_token_id or 0), data.max_length, row_mask(model, longest), recipe.data.packing),
             scratch=scratch,
             device=device,
             arithmetic=choose_dtype(recipe.model.dtype, device),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from finetune.pocket.instruct import Fact
@@ -29,6 +29,13 @@ def read_asked(path: Path = QUESTIONS) -> dict[str, tuple[str, ...]]:
     """Read the drafted questions of each sentence, by its key."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return {row["sentence"]: tuple(row["questions"]) for row in rows}
+
+
+def without(asked: Mapping[str, tuple[str, ...]], pages: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the questions of those sentences that stand on none of the pages: manuals repeat each other."""
+    keys = (sentence_key(sentence.text) for page in pages for sentence in sentences(page))
+    found = {key for key in keys if key in asked}
+    return {key: questions for key, questions in asked.items() if key not in found}
 
 
 class AskedFacts:

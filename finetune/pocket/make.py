@@ -30,7 +30,7 @@ from finetune.errors import FinetuneError
 from finetune.forgetting import MultipleChoice, general_score, read_multiple_choice
 from finetune.models import default_device
 from finetune.pocket import pocket_path
-from finetune.pocket.asked import read_asked
+from finetune.pocket.asked import QUESTIONS, read_asked
 from finetune.pocket.base import load_minilm_tokenizer, minilm_path, weights_hash
 from finetune.pocket.bundle import write_bundle
 from finetune.pocket.heads import encoder_layers
@@ -78,7 +78,7 @@ def make(
     last, courses = run_stages(stages, base, material, work, lambda name, step: _tell(report, name, step))
     model = AutoModelForCausalLM.from_pretrained(last, dtype=torch.bfloat16).eval().to(default_device())
     final = figures(model, material.tokenizer, HeldOut(material.texts, material.held_out), list(LEVELS))
-    record = {**_record(data, material, courses, final, started), "shape": _shape(model), "forgetting": None}
+    record = {**_record(data, settings, material, courses, final, started), "shape": _shape(model), "forgetting": None}
     record["forgetting_unasked"] = "" if general else "no file of checks was given"
     if general:
         fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval().to(default_device())
@@ -96,7 +96,12 @@ def _tell(report: Report, name: str, step: Step) -> None:
 
 
 def _record(
-    data: Path, material: Material, courses: list[dict[str, Any]], final: dict[str, float], started: str
+    data: Path,
+    settings: dict[str, Any],
+    material: Material,
+    courses: list[dict[str, Any]],
+    final: dict[str, float],
+    started: str,
 ) -> dict[str, Any]:
     """Return the run record: what went in, how it went, what came out."""
     old, new = (fertility(each, material.texts) for each in (load_minilm_tokenizer(), material.tokenizer))
@@ -104,9 +109,10 @@ def _record(
         "started": started,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "minilm_sha256": weights_hash(minilm_path()),
-        "data": {name: _sha256(data / name) for name in (*SHARDS[:2], VALIDATION)},
+        "data": {name: _sha256(data / name) for name in _files(settings)},
         "examples": {level: len(found) for level, found in material.taught.items()},
         "drafted_questions": sum(len(questions) for questions in read_asked().values()),
+        "drafted_questions_sha256": _sha256(QUESTIONS),
         "characters_per_token": {
             "minilm": round(old.characters_per_token, 3),
             "pocket": round(new.characters_per_token, 3),
@@ -121,6 +127,13 @@ def _record(
         "python": platform.python_version(),
         "device": default_device(),
     }
+
+
+def _files(settings: dict[str, Any]) -> list[str]:
+    """Return the files of the pretraining text that are read: for the vocabulary, for training, held out."""
+    trained = max(settings[use]["shards"] for use in ("text", "examples"))
+    sampled = (f"{shard}.jsonl.xz" for shard in settings["tokenizer"]["sample"])
+    return sorted({*sampled, *SHARDS[:trained], VALIDATION})
 
 
 def _shape(model: PreTrainedModel) -> dict[str, Any]:

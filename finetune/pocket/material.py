@@ -8,13 +8,13 @@ from __future__ import annotations
 import random
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
-from finetune.pocket.asked import AskedFacts, read_asked
+from finetune.pocket.asked import AskedFacts, read_asked, without
 from finetune.pocket.copying import IdentityLoss, identity_loss
 from finetune.pocket.heads import READ_LAYERS, encoder_layers, place_of
 from finetune.pocket.instruct import ASKED, LEVELS, Example, examples, fact_by_rule, read_examples, write_examples
@@ -105,12 +105,16 @@ def make_examples(
     data: Path, work: Path, settings: dict[str, Any]
 ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
     """Write examples of every level to `work`; return those to train on and those held out."""
-    for kind, shards in (("train", SHARDS[: settings["shards"]]), ("held-out", (VALIDATION,))):
+    trained = SHARDS[: settings["shards"]]
+    for kind, shards in (("train", trained), ("held-out", (VALIDATION,))):
         wanted = [level for level in LEVELS if not (work / f"{kind}-{level}.jsonl").is_file()]
         pages = [page for shard in shards for page in read_pages(data / shard)] if wanted else []
+        asked = read_asked()
+        if kind == "held-out" and any(level.startswith(ASKED) for level in wanted):
+            asked = without(asked, (page["text"] for shard in trained for page in read_pages(data / shard)))
         for level in wanted:
             path = work / f"{kind}-{level}.jsonl"
-            write_examples(path.with_suffix(".partial"), _level_examples(level, pages, settings))
+            write_examples(path.with_suffix(".partial"), _level_examples(level, pages, settings, asked))
             path.with_suffix(".partial").replace(path)
     both = [
         {level: read_examples(work / f"{kind}-{level}.jsonl") for level in LEVELS} for kind in ("train", "held-out")
@@ -118,12 +122,14 @@ def make_examples(
     return both[0], {level: found[: settings["held_out"]] for level, found in both[1].items()}
 
 
-def _level_examples(level: str, pages: Sequence[dict[str, str]], settings: dict[str, Any]) -> Iterator[Example]:
-    """Make the examples of one level; drafted questions are asked several times, each time of pages cut anew."""
+def _level_examples(
+    level: str, pages: Sequence[dict[str, str]], settings: dict[str, Any], questions: Mapping[str, tuple[str, ...]]
+) -> Iterator[Example]:
+    """Make the examples of one level; drafted `questions` are asked several times, each time of pages cut anew."""
     seed, per_page = settings["seed"], settings["per_page"]
     if not level.startswith(ASKED):
         return examples(pages, LEVELS[level], fact_by_rule, seed=seed, per_page=per_page)
-    asked = AskedFacts(read_asked())
+    asked = AskedFacts(questions)
     held = [page for page in pages if asked.of_page(page["text"])]
     rounds = range(settings.get("asked_rounds", 1))
     return (

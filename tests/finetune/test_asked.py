@@ -6,7 +6,7 @@ import json
 import random
 import re
 
-from finetune.pocket.asked import QUESTIONS, AskedFacts, read_asked, sentence_key
+from finetune.pocket.asked import QUESTIONS, AskedFacts, read_asked, sentence_key, without
 from finetune.pocket.instruct import Mixture, examples, fact_by_rule
 from finetune.pocket.text import passages
 
@@ -55,6 +55,12 @@ def test_pages_without_a_drafted_question_are_left_out() -> None:
     assert [asked.of_page(page["text"]) for page in PAGES] == [True, False]
     assert asked.draw(passages(PAGES[1], 60)[0], random.Random(0)) is None
     assert fact_by_rule(passages(PAGES[1], 60)[0], random.Random(0)) is not None
+
+
+def test_sentences_that_stand_on_other_pages_too_are_left_out() -> None:
+    """A sentence of a held-out page that a training page repeats measures nothing."""
+    assert without(ASKED, [PAGES[0]["text"]]) == {sentence_key(PUMP): ("?",)}
+    assert without(ASKED, ["Another text. It says nothing of it."]) == ASKED
 
 
 def test_the_bundled_questions_hold_no_text_of_the_data() -> None:

@@ -184,9 +184,9 @@ def test_large_vocabularies_get_wider_files(tmp_path: Path) -> None:
 def test_architectures_are_tried_before_they_are_trained() -> None:
     """Decoder, Llama, Qwen2 and Mistral pass; one whose head scales its logits is refused, not trained wrongly."""
     for model in (tiny_decoder(), tiny_llama(), tiny_of("Qwen2"), tiny_of("Mistral")):
-        check_rows(model, "fine")
+        check_rows(model, "fine", 32)
     with pytest.raises(ModelError, match="CohereForCausalLM"):
-        check_rows(tiny_of("Cohere", logit_scale=0.1), "odd")
+        check_rows(tiny_of("Cohere", logit_scale=0.1), "odd", 32)
 
 
 @pytest.mark.parametrize("kind", ["pocket_like", "llama"])

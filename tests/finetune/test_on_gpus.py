@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune.answering import LocalModel
-from finetune.errors import TrainingError
+from finetune.errors import ModelError, TrainingError
 from finetune.memory_failures import readable_memory
 from finetune.models import arithmetic_problem, choose_dtype, load_base
 from finetune.trainer import MOST_SKIPPED, Clock, step_watcher
@@ -50,6 +50,16 @@ def test_a_model_on_a_gpu_computes_attention_without_cudnn(
     monkeypatch.setattr(PreTrainedModel, "to", lambda model, device: model)
     load_base(str(llama), device="cuda", dtype="float32")
     assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+
+
+def test_a_base_that_does_not_fit_while_it_is_quantised_is_told_as_memory() -> None:
+    """Transformers swallows the reason, and says of the conversion of weights only that it failed."""
+    said = "We encountered some issues during automatic conversion of the weights. For details look at the report!"
+    with pytest.raises(TrainingError, match="out of memory while training x: lower it"), readable_memory("x", advice):
+        try:
+            raise RuntimeError(said)
+        except RuntimeError as error:
+            raise ModelError("x cannot be loaded") from error
 
 
 @pytest.mark.parametrize("library", ["CUBLAS", "CUDNN"])

@@ -312,6 +312,7 @@ def test_pocket_is_made_end_to_end_and_finished_steps_are_kept(
     assert record["forgetting"]["questions"] == 1
     assert [stage["steps"] for stage in record["stages"]] == [2, 2]
     assert record["tokens_seen"] > 0
+    assert set(record["data"]) == {path.name for path in data.iterdir()}
     assert "manuals" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
     first = (tmp_path / "bundle" / "model.safetensors").read_bytes()
     trained = len(lines)

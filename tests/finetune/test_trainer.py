@@ -13,7 +13,7 @@ from finetune.config import recipe_from_mapping
 from finetune.dataset import Collator, Example, as_rows, build_examples
 from finetune.packed_rows import mask_dtype
 from finetune.packing import IGNORED
-from finetune.trainer import Clock, is_own_loss, make_trainer
+from finetune.trainer import Clock, in_one_place, is_own_loss, make_trainer
 from tests.finetune.tiny import questions, tiny_tokenizer
 from tests.finetune.tiny_models import tiny_decoder, tiny_of
 
@@ -22,14 +22,24 @@ KINDS: dict[str, dict[str, Any]] = {
     "Granite": {"logits_scaling": 8.0},
     "Cohere": {"logit_scale": 0.1},
     "Gemma2": {"head_dim": 8, "final_logit_softcapping": 1.0},
+    "Mixtral": {"num_local_experts": 4},
 }
-"""A plain head, and heads that divide, multiply and cap their logits."""
+"""A plain head, heads that divide, multiply and cap their logits, and a mixture of experts."""
 
 
+@pytest.mark.parametrize("as_on_gpus", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_that_is_trained_is_the_models_own(kind: str, tmp_path: Path) -> None:
-    """The first step has the loss of every answer alone, whatever the head does; no figure that is logged is broken."""
+def test_the_loss_that_is_trained_is_the_models_own(
+    kind: str, as_on_gpus: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step has the loss of every answer alone, whatever the head does; no figure that is logged is broken.
+
+    On GPUs trl computes it, in one process on a CPU our own code does where it may.
+    """
     import torch
+
+    if as_on_gpus:
+        monkeypatch.setattr("finetune.trainer.is_own_loss", lambda model: False)
 
     tokenizer = tiny_tokenizer()
     model = tiny_of(kind, vocab_size=len(tokenizer), initializer_range=0.3, **KINDS[kind])
@@ -39,6 +49,7 @@ def test_the_loss_that_is_trained_is_the_models_own(kind: str, tmp_path: Path) -
         "model": {"name": kind, "dtype": "float32"},
         "lora": {"rank": 4, "alpha": 8},
         "optimisation": {"max_steps": 1, "batch_size": 4},
+        "tracking": {"eval_every": 1},
     }
     recipe = recipe_from_mapping(tables, name="one", source="test")
     trainer = make_trainer(
@@ -46,7 +57,7 @@ def test_the_loss_that_is_trained_is_the_models_own(kind: str, tmp_path: Path) -
         tokenizer,
         recipe,
         as_rows(examples),
-        [],
+        as_rows(examples),
         Collator(0, 128, mask_dtype(model)),
         scratch=tmp_path,
         device="cpu",
@@ -55,9 +66,23 @@ def test_the_loss_that_is_trained_is_the_models_own(kind: str, tmp_path: Path) -
         on_step=None,
     )
     trainer.train()
-    logged = trainer.state.log_history[0]
-    assert logged["loss"] == pytest.approx(expected, abs=1e-3)
-    assert "num_tokens" not in logged and all(math.isfinite(value) for value in logged.values())
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-3)
+    logged = {name: value for figures in trainer.state.log_history for name, value in figures.items()}
+    assert "eval_loss" in logged
+    assert not any("num_tokens" in name for name in logged)
+    assert all(math.isfinite(value) for value in logged.values())
+    with torch.no_grad():  # what is asked after the training
+        assert trainer.model.eval()(**Collator(0, 128, mask_dtype(model))(as_rows(examples))).loss.isfinite()
+
+
+def test_a_training_uses_one_gpu_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers would spread the batch over all that it sees, where the model is on one."""
+    from transformers import TrainingArguments
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert in_one_place(arguments).n_gpu == 0
+    monkeypatch.setattr(arguments, "_n_gpu", 2)
+    assert in_one_place(arguments).n_gpu == 1
 
 
 def _mean_loss(model: Any, examples: list[Example]) -> float:
@@ -87,4 +112,4 @@ def test_only_plain_heads_are_applied_to_the_answers_alone(dtype: str) -> None:
         if is_own_loss(adapted):
             plain.add(kind)
         assert adapted.training
-    assert plain == {"Decoder", "Llama"}
+    assert plain == {"Decoder", "Llama", "Mixtral"}
