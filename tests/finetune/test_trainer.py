@@ -11,7 +11,7 @@ import pytest
 from finetune.adapters import attach_lora
 from finetune.config import recipe_from_mapping
 from finetune.dataset import Collator, Example, as_rows, build_examples
-from finetune.packed_rows import mask_dtype
+from finetune.packed_rows import row_mask
 from finetune.packing import IGNORED
 from finetune.trainer import Clock, in_one_place, is_own_loss, make_trainer
 from tests.finetune.tiny import questions, tiny_tokenizer
@@ -23,8 +23,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "Cohere": {"logit_scale": 0.1},
     "Gemma2": {"head_dim": 8, "final_logit_softcapping": 1.0},
     "Mixtral": {"num_local_experts": 4},
+    "Mistral": {"sliding_window": 8},
 }
-"""A plain head, heads that divide, multiply and cap their logits, and a mixture of experts."""
+"""A plain head, heads that divide, multiply and cap their logits, a mixture of experts, and a short window."""
 
 
 @pytest.mark.parametrize("as_on_gpus", [False, True])
@@ -45,6 +46,7 @@ def test_the_loss_that_is_trained_is_the_models_own(
     model = tiny_of(kind, vocab_size=len(tokenizer), initializer_range=0.3, **KINDS[kind])
     examples = build_examples(questions(), tokenizer, max_length=128)
     expected = _mean_loss(model, examples)
+    collate = Collator(0, 128, row_mask(model, max(len(example.input_ids) for example in examples)))
     tables = {
         "model": {"name": kind, "dtype": "float32"},
         "lora": {"rank": 4, "alpha": 8},
@@ -58,7 +60,7 @@ def test_the_loss_that_is_trained_is_the_models_own(
         recipe,
         as_rows(examples),
         as_rows(examples),
-        Collator(0, 128, mask_dtype(model)),
+        collate,
         scratch=tmp_path,
         device="cpu",
         arithmetic=torch.float32,
@@ -72,7 +74,7 @@ def test_the_loss_that_is_trained_is_the_models_own(
     assert not any("num_tokens" in name for name in logged)
     assert all(math.isfinite(value) for value in logged.values())
     with torch.no_grad():  # what is asked after the training
-        assert trainer.model.eval()(**Collator(0, 128, mask_dtype(model))(as_rows(examples))).loss.isfinite()
+        assert trainer.model.eval()(**collate(as_rows(examples)), use_cache=False).loss.isfinite()
 
 
 def test_a_training_uses_one_gpu_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +114,4 @@ def test_only_plain_heads_are_applied_to_the_answers_alone(dtype: str) -> None:
         if is_own_loss(adapted):
             plain.add(kind)
         assert adapted.training
-    assert plain == {"Decoder", "Llama", "Mixtral"}
+    assert plain == {"Decoder", "Llama", "Mixtral", "Mistral"}
