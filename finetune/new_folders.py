@@ -39,6 +39,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     with readable_writing(output), _draft(place) as draft:
         check_replaceable(output)
         yield draft
+        _let_others_read(draft)
         sync_folder(draft)
         _take_place(draft, place)
 
@@ -74,6 +75,12 @@ def _draft(place: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(handle)
+
+
+def _let_others_read(draft: Path) -> None:
+    """Give files and folders the rights of all that Versus writes; safetensors keeps weights to their owner."""
+    for path in draft.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _take_place(draft: Path, place: Path) -> None:

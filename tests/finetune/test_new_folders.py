@@ -264,6 +264,20 @@ def test_a_checkpoint_whose_seal_does_not_fit_goes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
+    """A server of another user (Ollama, a container) loads the weights; safetensors lets their owner read alone."""
+    import torch
+    from safetensors.torch import save_file
+
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "part").mkdir(mode=0o700)
+        save_file({"weight": torch.zeros(2)}, folder / "part" / "model.safetensors")
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "x").rglob("*")} == {
+        "part": 0o755,
+        "model.safetensors": 0o644,
+    }
+
+
 def test_folders_that_people_call_old_are_left_alone(tmp_path: Path) -> None:
     """Only what this module put aside is brought back or cleared away."""
     _made(tmp_path / "x")
