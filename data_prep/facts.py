@@ -58,9 +58,10 @@ class SplitPlan:
 
     `unseen_documents` and `dev_documents` are pages of which no fact is trained: the first are asked in test, the
     second in dev; so is a fact that needs one of them and another page as well. Of the other pages' facts,
-    `trained_share` is trained (every page keeps one that is), the rest is asked as `trained-page`. `repeated` trained
-    wordings stand in test as `trained`. `subsets` are the sizes, in answerable facts, of nested subsets of the trained
-    ones (a quarter and a half of them if all sizes are too large); each holds a third as many unanswerable ones.
+    `trained_share` is trained (every page keeps one that is), the rest is asked as `trained-page`. The first wordings
+    of `repeated` trained facts stand in test as `trained`. `subsets` are the sizes, in answerable facts, of nested
+    subsets of the trained ones (a quarter and a half of them if all sizes are too large); each holds a third as many
+    unanswerable ones.
     `together` keeps facts of a page that are nearly one (`fact_groups`) on one side of every cut.
     """
 
@@ -203,7 +204,7 @@ def _split_trained(trained: Sequence[Fact], plan: SplitPlan, splits: Splits) -> 
             fact.question(wording, f"p{place}", "paraphrase") for place, wording in enumerate(fact.paraphrases, start=1)
         )
         if number < plan.repeated:
-            splits.test.append(fact.question(fact.wordings[number % len(fact.wordings)], "w@test", "trained"))
+            splits.test.append(fact.question(fact.wordings[0], "w@test", "trained"))
 
 
 def _split_unanswerable(facts: Sequence[Fact], plan: SplitPlan, splits: Splits, rng: random.Random) -> list[Fact]:

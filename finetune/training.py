@@ -182,7 +182,10 @@ def _chosen(questions: Sequence[Question], recipe: Recipe) -> list[Question]:
 
 
 def _fewer_wordings(questions: Sequence[Question], most: int) -> list[Question]:
-    """Return at most `most` wordings of each fact, in order, spread evenly over all that it has."""
+    """Return at most `most` wordings of each fact, in order, its first and others spread evenly over all that it has.
+
+    The first is what a split asks in `trained`, so that any number of wordings is asked what it was taught.
+    """
     count = Counter(each.fact or each.id for each in questions)
     seen: Counter[str] = Counter()
     kept = []
@@ -190,7 +193,7 @@ def _fewer_wordings(questions: Sequence[Question], most: int) -> list[Question]:
         fact = each.fact or each.id
         place, total = seen[fact], count[fact]
         seen[fact] += 1
-        if total <= most or (place * most) // total != ((place + 1) * most) // total:
+        if total <= most or (place * most) % total < most:
             kept.append(each)
     return kept
 
