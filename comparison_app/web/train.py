@@ -95,11 +95,12 @@ def past(jobs: list[Job]) -> None:
         ):
             if state.message:
                 st.write(look.plain(state.message))
+            if state.state in ("stopped", "lost", "failed"):
+                # above the curve, which is drawn late and would push the button away under the pointer
+                st.button("Resume", key=f"resume-{job.id}", on_click=session.resuming(job))
             steps = training_steps(job)
             if len(steps) > 1:
                 curve(steps)
-            if state.state in ("stopped", "lost", "failed"):
-                st.button("Resume", key=f"resume-{job.id}", on_click=session.resuming(job))
 
 
 def adapters() -> None:

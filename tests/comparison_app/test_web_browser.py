@@ -282,6 +282,7 @@ def test_a_small_training_is_started_watched_and_stopped(page: Page, app: str) -
     _until(page, re.compile("lamp-pocket-live: stopped"))
     page.get_by_text("lamp-pocket-live: stopped").click()
     assert page.get_by_text(re.compile("lamp-pocket-live: ")).count() == 1
+    page.locator(".stApp[data-test-script-state=notRunning]").wait_for()
     page.get_by_role("button", name="Resume").click()
     _until(page, re.compile(r"Step \d+ of"))
     page.locator(".st-key-stop-training button").click()
