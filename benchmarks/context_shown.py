@@ -1,10 +1,12 @@
 """What a generator of short context should be shown: whole chunks, or how many of their best sentences.
 
-    python benchmarks/context_shown.py [--questions 80] [--model pocket] [--adapter FOLDER] [--unseen] [--workspace DIR]
+    python benchmarks/context_shown.py [--questions N] [--model pocket] [--adapter FOLDER] [--unseen] [--gold]
+        [--workspace DIR]
 
-Answers the first answerable dev questions of the sample manual, or test questions of its unseen pages, from retrieval,
-without declining by confidence, and prints token F1, the share declined, and processor seconds an answer for each
-number of sentences; `chunks` is what fits of whole chunks into the model's context less 128 tokens.
+Answers the answerable dev questions of the sample manual, or test questions of its unseen pages, all or the first N,
+from retrieval or (`--gold`) from the one chunk that holds the evidence, without declining by confidence, and prints
+token F1, the share declined, and processor seconds an answer for each number of sentences; `chunks` is what fits of
+whole chunks into the model's context less 128 tokens.
 """
 
 from __future__ import annotations
@@ -12,24 +14,49 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comparison_app.indexes import fit_context, open_retriever, rag_config
 from comparison_app.metrics.overlap import token_f1
+from comparison_app.training import gold_chunk
 from comparison_app.workspace import Workspace
 from data_prep.corpus import SAMPLE_CORPUS
+from data_prep.questions import Question
+
+if TYPE_CHECKING:
+    from haystack import Document
+
+    from rag.refining import Search
 
 SHOWN = (None, 1, 2, 3, 5)
+
+
+class GoldChunks:
+    """A search that finds for each of `questions` the chunk that holds its evidence, and nothing else."""
+
+    def __init__(self, inner: Search, questions: Sequence[Question]) -> None:
+        self.config, self.embedder, self.store = inner.config, inner.embedder, inner.store
+        self.warm_up, self.query_idf = inner.warm_up, inner.query_idf
+        ranked = inner.retrieve_many([each.question for each in questions], [each.about for each in questions], 20)
+        chunks = self.store.filter_documents()
+        self._gold = {q.question: gold_chunk(q, found, chunks) for q, found in zip(questions, ranked, strict=True)}
+
+    def retrieve_many(self, queries: Sequence[str], *_: object) -> list[list[Document]]:
+        """Return each question's chunk."""
+        return [[chunk] if (chunk := self._gold[query]) is not None else [] for query in queries]
 
 
 def main() -> None:
     """Measure and print one line of JSON for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=80)
+    parser.add_argument("--questions", type=int, default=None)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--adapter", type=Path, help="an adapter trained with context; without, the base answers")
     parser.add_argument("--unseen", action="store_true", help="test questions of unseen pages instead of dev questions")
+    parser.add_argument("--gold", action="store_true", help="show of the chunk that holds the evidence alone")
     parser.add_argument("--workspace", type=Path, default=None)
     chosen = parser.parse_args()
 
@@ -41,7 +68,9 @@ def main() -> None:
     unseen = [question for question in corpus.questions("test") if question.slice == "unseen-page"]
     pool = unseen if chosen.unseen else corpus.questions("dev")
     asked = [question for question in pool if question.answerable][: chosen.questions]
-    retriever = open_retriever(workspace, corpus, rag_config())
+    retriever: Search = open_retriever(workspace, corpus, rag_config())
+    if chosen.gold:
+        retriever = GoldChunks(retriever, asked)
     model = LocalModel(chosen.model, threads=1)
     if chosen.adapter:
         model.add_adapter("adapter", chosen.adapter)

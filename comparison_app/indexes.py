@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SHORT_CONTEXT = 1024
 """Tokens up to which a model's context is short: a few whole chunks do not fit beside the question."""
-SENTENCES_IN_SHORT_CONTEXT = 3
+SENTENCES_IN_SHORT_CONTEXT = 2
 """Measured on the dev questions of the sample manual with pocket; see benchmarks/RESULTS.md."""
 
 

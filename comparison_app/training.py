@@ -104,7 +104,7 @@ def passages_for(
         asked = questions[start : start + AT_ONCE]
         found = retriever.retrieve_many([q.question for q in asked], [q.about for q in asked], top_k=20)
         evidenced = [
-            _Evidenced(question, _gold(question, ranked, chunks), ranked)
+            _Evidenced(question, gold_chunk(question, ranked, chunks), ranked)
             for question, ranked in zip(asked, found, strict=True)
         ]
         if config.context_sentences is None:
@@ -164,7 +164,11 @@ def _whole_chunks(evidenced: Sequence[_Evidenced], recipe: Recipe, config: RagCo
 def _sentences(
     evidenced: Sequence[_Evidenced], recipe: Recipe, retriever: Search, language: str, config: RagConfig
 ) -> list[Context]:
-    """Return for each question the sentences it will be asked with, the evidence last where they miss it."""
+    """Return for each question the sentences it will be asked with, best first.
+
+    Evidence that they miss takes the first place: of the questions that people ask, nine in ten whose evidence is shown
+    have it there, and the model shall learn to trust the order that much.
+    """
     from finetune.dataset import Context
     from finetune.raft import is_withheld, quoting
     from rag.extractive import ExtractiveGenerator
@@ -182,9 +186,9 @@ def _sentences(
     contexts = []
     for each, gold, excerpts in zip(evidenced, shown_gold, found, strict=True):
         texts = [excerpt.text for excerpt in excerpts]
-        carrying = [e.text for e in excerpts if any(_is_evidence(span, each.question) for span in e.spans)]
+        carrying = [excerpt.text for excerpt in excerpts if _is_evidence(excerpt.span, each.question)]
         if gold is not None and not carrying:
-            texts, carrying = [*texts[: count - 1], each.quote], [each.quote]
+            texts, carrying = [each.quote, *texts[: count - 1]], [each.quote]
         withheld = each.gold is not None and gold is None
         quote = " ".join(carrying) if gold is not None else ""
         contexts.append(quoting(Context(tuple(texts), holds_answer=not withheld), quote, recipe.data))
@@ -216,7 +220,7 @@ def data_key(recipe: Recipe, questions: Sequence[Question], fingerprint: str) ->
     return digest.hexdigest()
 
 
-def _gold(question: Question, ranked: Sequence[Document], chunks: Sequence[Document]) -> Document | None:
+def gold_chunk(question: Question, ranked: Sequence[Document], chunks: Sequence[Document]) -> Document | None:
     """Return the best-ranked chunk that holds the evidence, any such chunk if retrieval missed it, else None."""
     found = next((chunk for chunk in ranked if _holds_evidence(chunk, question)), None)
     if found is None and question.evidence:

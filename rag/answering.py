@@ -55,7 +55,8 @@ class _Task:
 class RagAnswerer:
     """Answers questions from what `retriever` finds, by `generator` or, where that is None, by quoting.
 
-    Each answer is a Haystack `GeneratedAnswer`: `documents` are the chunks used, `meta` holds `abstained`,
+    Each answer is a Haystack `GeneratedAnswer`: `documents` are the chunks used, each once, or, where the generator
+    cites by number, the chunk of each passage that it was shown; `meta` holds `abstained`,
     `confidence` (of retrieval, 0 to 1), `spans` [(document, start, end)] of quotes or passages, `context_cut`,
     `prompt_tokens`, `completion_tokens`, `mean_logprob`, `error` (why there is no reply, else None),
     `seconds_retrieval`, `seconds`, `pictures` (of the retrieved sections, each with `document`, `start`, `path`,
@@ -159,7 +160,7 @@ class RagAnswerer:
         limit = self.config.context_tokens if self.generator is not None else None
         passages, cut = fit_passages([excerpt.text for excerpt in shown], limit, self.count_tokens)
         used = shown[: len(passages)]
-        spans = [span for excerpt in used for span in excerpt.spans]
+        spans = [excerpt.span for excerpt in used]
         return _Task(question, [excerpt.chunk for excerpt in used], pool, passages, spans, cut, confidence, declines)
 
     def _conversation(self, task: _Task) -> list[ChatMessage]:
@@ -228,11 +229,12 @@ class RagAnswerer:
             "confidence": task.confidence,
             "pictures": [asdict(picture) for picture in pictures_of(task.chunks, self.retriever.store)],
         }
-        return GeneratedAnswer(data=text, query=task.question, documents=task.chunks, meta={**common, **meta})
+        documents = task.chunks if self._cite else list({chunk.id: chunk for chunk in task.chunks}.values())
+        return GeneratedAnswer(data=text, query=task.question, documents=documents, meta={**common, **meta})
 
 
 def _whole(chunk: Document) -> Excerpt:
     """Return a chunk as it is shown where nothing of it is left out."""
     start = int(chunk.meta.get("start", 0))
     end = int(chunk.meta.get("end", start + len(chunk.content or "")))
-    return Excerpt(chunk, passage_text(chunk), [(document_of(chunk), start, end)])
+    return Excerpt(chunk, passage_text(chunk), (document_of(chunk), start, end))

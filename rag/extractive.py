@@ -76,11 +76,11 @@ class ExtractiveAnswer:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The best sentences of one chunk for a question, in reading order."""
+    """What is shown of one chunk for a question: its text, and the document, start and end where that stands."""
 
     chunk: Document
     text: str
-    spans: list[tuple[str, int, int]]
+    span: tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -232,19 +232,16 @@ class ExtractiveGenerator:
 
 
 def excerpts(pool: Sequence[RankedQuote], chunks: Sequence[Document], count: int) -> list[Excerpt]:
-    """Return of `chunks` the `count` best quotes of `pool`, as ranked, by chunk; that of the best quote comes first.
+    """Return of `chunks` the `count` best quotes of `pool`, as ranked: best first, each by itself.
 
-    This is extractive context compression (RECOMP; Xu, Shi and Choi 2023, arXiv 2310.04408).
+    This is extractive context compression (RECOMP; Xu, Shi and Choi 2023, arXiv 2310.04408). The order tells a small
+    model more than the text beside a sentence does: measured in benchmarks/RESULTS.md.
     """
-    by_chunk: dict[int, list[Quote]] = {}
-    for item in pool[:count]:
-        by_chunk.setdefault(item.quote.chunk, []).append(item.quote)
-    found = []
-    for chunk, quotes in by_chunk.items():
-        quotes.sort(key=lambda quote: quote.start)
-        text = " ".join(_as_sentence(quote.text) for quote in quotes)
-        found.append(Excerpt(chunks[chunk], text, [(quote.document, quote.start, quote.end) for quote in quotes]))
-    return found
+    quotes = [item.quote for item in pool[:count]]
+    return [
+        Excerpt(chunks[quote.chunk], _as_sentence(quote.text), (quote.document, quote.start, quote.end))
+        for quote in quotes
+    ]
 
 
 def _coverage(terms: frozenset[str], weights: dict[str, float]) -> float:

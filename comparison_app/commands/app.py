@@ -73,6 +73,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         "server.address": arguments.host,
         "server.port": str(arguments.port),
         "server.headless": str(arguments.no_browser).lower(),
+        "server.showEmailPrompt": "false",  # whoever never ran Streamlit would be asked before anything is shown
         "server.baseUrlPath": arguments.base_path.strip("/"),
         "server.maxUploadSize": "50",
         "server.fileWatcherType": "none",

@@ -74,17 +74,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_app(workspace: Path, log: Path, *options: str, path: str = "", port: int = 0) -> Iterator[str]:
+def running_app(
+    workspace: Path, log: Path, *options: str, path: str = "", port: int = 0, home: Path | None = None
+) -> Iterator[str]:
     """Run `versus app` over a workspace; yields its address.
 
-    `path`: the base path among `options`. `port`: where it listens; 0: on a free one.
+    `path`: the base path among `options`. `port`: where it listens; 0: on a free one. `home`: the home of somebody who
+    lets it open a browser, which does nothing here; None: it opens none.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "comparison_app.cli", "app", "--workspace", str(workspace), "--no-browser"]
+    command = [sys.executable, "-m", "comparison_app.cli", "app", "--workspace", str(workspace)]
     command += ["--port", str(port), "--host", "127.0.0.1", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if home is None:
+        command.append("--no-browser")
+    else:
+        environment |= {"HOME": str(home), "BROWSER": "true"}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
     try:
         _wait_for(f"http://127.0.0.1:{port}/{path + '/' if path else ''}_stcore/health", process, log)
         yield f"http://127.0.0.1:{port}"

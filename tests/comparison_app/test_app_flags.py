@@ -12,6 +12,7 @@ from comparison_app.cli import build_parser
 from comparison_app.commands import app as command
 from comparison_app.errors import ComparisonError
 from comparison_app.workspace import Workspace
+from tests.comparison_app.browser import running_app
 
 
 def _arguments(*options: str) -> Namespace:
@@ -36,6 +37,15 @@ def test_streamlit_listens_where_it_is_told_and_on_this_machine_alone_by_default
     always = {"server.maxUploadSize=50", "browser.gatherUsageStats=false", "client.showErrorDetails=none"}
     assert {f"--{flag}" for flag in flags | always} <= set(found)
     assert len({flag.partition("=")[0] for flag in found}) == len(found)
+
+
+@pytest.mark.slow
+def test_who_never_ran_streamlit_is_asked_nothing(tmp_path: Path) -> None:
+    """The first start in a new home comes up; Streamlit would ask for an e-mail address, and wait."""
+    log, home = tmp_path / "app.log", tmp_path / "home"
+    home.mkdir()
+    with running_app(tmp_path / "workspace", log, home=home):
+        assert "email" not in log.read_text().lower()
 
 
 def test_the_endpoint_listens_on_this_machine_alone_by_default() -> None:

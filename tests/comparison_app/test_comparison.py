@@ -19,9 +19,11 @@ from comparison_app.runner import read_record
 from comparison_app.summary import read_summary
 from comparison_app.training import passages_for, training_questions
 from comparison_app.workspace import Workspace
-from data_prep.corpus import load_corpus
+from data_prep.corpus import Corpus, load_corpus
 from data_prep.errors import VersusError
+from data_prep.questions import Question
 from finetune.config import recipe_from_mapping
+from rag.extractive import plain_text
 from tests.comparison_app.command import VERSUS, assert_clear_error, versus
 from tests.finetune.tiny import save_llama, save_pocket_like
 
@@ -237,7 +239,7 @@ def test_passages_for_training_hold_the_gold_one_among_distractors(
         texts = {document.id: document.content or "" for document in corpus.documents()}
         asked = [question for question in corpus.questions("train") if question.answerable]
         if short_context:
-            assert all(1 <= len(passages(question).passages) <= 3 for question in asked)
+            assert all(1 <= len(passages(question).passages) <= 2 for question in asked)
             assert not any("›" in passage for question in asked for passage in passages(question).passages)
         else:
             assert all(len(passages(question).passages) == 2 for question in asked)
@@ -255,6 +257,30 @@ def test_passages_for_training_hold_the_gold_one_among_distractors(
 
     assert all(held(0.0))
     assert not all(held(0.6))
+
+
+@pytest.mark.slow
+def test_evidence_that_no_shown_sentence_holds_is_trained_in_the_first_place(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    """Asked in words that lead elsewhere, a question still sees its evidence, and before what was found instead."""
+    corpus, workspace = load_corpus(small_corpus), Workspace(tmp_path / "workspace")
+    (own, other), texts = _of_two_documents(corpus), {doc.id: doc.content or "" for doc in corpus.documents()}
+    astray = replace(own, question=other.question)
+    data = {"context": True, "reply": "quote"}
+    recipe = recipe_from_mapping({"model": {"name": "pocket"}, "data": data}, name="r", source="test")
+    context = passages_for(recipe, [astray], corpus, workspace)(astray)
+    evidence = own.evidence[0]
+    assert len(context.passages) == 2
+    assert context.passages[0] == context.quote == plain_text(texts[evidence.document][evidence.start : evidence.end])
+    assert context.passages[1] != context.passages[0]
+
+
+def _of_two_documents(corpus: Corpus) -> tuple[Question, Question]:
+    """Return two train questions whose evidence stands in two documents."""
+    asked = [question for question in corpus.questions("train") if question.answerable]
+    other = next(each for each in asked if each.evidence[0].document != asked[0].evidence[0].document)
+    return asked[0], other
 
 
 def test_an_experiment_over_a_missing_corpus_is_refused(tmp_path: Path) -> None:

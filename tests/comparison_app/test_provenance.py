@@ -16,7 +16,7 @@ def test_an_arm_tells_all_that_its_answers_depend_on() -> None:
     assert (found["model"], found["max_new_tokens"]) == ("pocket", 64)
     rag = found["rag"]
     assert (rag["preset"], rag["top_k"], rag["chunk_words"]) == ("default", 7, 120)
-    assert (rag["context_tokens"], rag["context_sentences"]) == (384, 3)
+    assert (rag["context_tokens"], rag["context_sentences"]) == (384, 2)
     assert rag["embedder_fingerprint"].startswith(f"{rag['embedder']}:53aa51172d142c89")
     assert "rag" not in arm_settings(ArmSpec("b", "base"))
     quotes = arm_settings(ArmSpec("q", "rag-extractive", model=None))

@@ -118,16 +118,39 @@ def test_the_context_is_cut_to_its_limit_at_a_sentence(search: HybridSearch) -> 
 
 
 def test_a_generator_that_reads_little_gets_the_best_sentences(search: HybridSearch) -> None:
-    """Only so many sentences are shown, without headings; the spans in meta are those of the sentences."""
+    """Only so many sentences are shown, without headings, best first; the spans in meta are those of the sentences."""
     generator = RecordingGenerator("120 Nm.")
     config = replace(search.config, context_sentences=2)
     answer = RagAnswerer(search, generator, config).answer(["What torque do the wheel nuts need?"])[0]
-    prompt = generator.conversations[0][-1].text or ""
-    assert "120 Nm" in prompt and "›" not in prompt
-    assert 1 <= len(answer.meta["spans"]) <= 2
+    first, second = _sources(generator.conversations[0])
+    assert "120 Nm" in first and "›" not in first + second
+    assert len(answer.meta["spans"]) == 2
     document, start, end = answer.meta["spans"][0]
     assert answer.documents[0].meta["document"] == document == "tyres"
     assert answer.documents[0].meta["start"] <= start < end <= answer.documents[0].meta["end"]
+
+
+@pytest.mark.parametrize("cites", [True, False])
+def test_a_chunk_whose_sentences_are_shown_apart_is_named_once_unless_its_numbers_are_cited(
+    search: HybridSearch, cites: bool
+) -> None:
+    """Five sentences are five sources; where the answer cites their numbers, the documents stand in the same places."""
+    generator = RecordingGenerator("120 Nm [1].")
+    config = replace(search.config, context_sentences=5, cite=cites)
+    answer = RagAnswerer(search, generator, config).answer(["What torque do the wheel nuts need?"])[0]
+    assert len(_sources(generator.conversations[0])) == len(answer.meta["spans"]) == 5
+    named = [document for document, _, _ in answer.meta["spans"]]
+    chunks = [document.id for document in answer.documents]
+    if cites:
+        assert [document.meta["document"] for document in answer.documents] == named
+    else:
+        assert len(set(chunks)) == len(chunks) < 5
+
+
+def _sources(conversation: list[ChatMessage]) -> list[str]:
+    """Return the numbered sources of a prompt."""
+    block = (conversation[-1].text or "").rsplit("\n\nQuestion:", 1)[0]
+    return [source for source in re.split(r"(?:^|\n+)\[\d+\] ?", block) if source]
 
 
 def test_passages_that_fit_are_not_cut() -> None:
