@@ -233,9 +233,9 @@ def _shuffled(facts: Collection[Fact], rng: random.Random) -> list[Fact]:
 
 def _iter_facts(path: Path) -> Iterator[tuple[int, Fact]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise QuestionError(f"{path}: cannot be read: {error.strerror}") from error
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QuestionError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -86,9 +86,9 @@ def read_listings(path: Path) -> list[Listing]:
     """Read a listings file; raises `DataError` that names file and line."""
     listings = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:

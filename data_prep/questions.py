@@ -104,7 +104,7 @@ def iter_questions(path: Path) -> Iterator[tuple[int, Question]]:
     """Yield each question of a JSONL file with its line number; raises `QuestionError` that names file and line."""
     seen: dict[str, int] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise QuestionError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(text.split("\n"), start=1):
