@@ -5,8 +5,8 @@
 
 Answers the answerable dev questions of the sample manual, or test questions of its unseen pages, all or the first N,
 from retrieval or (`--gold`) from the one chunk that holds the evidence, without declining by confidence, and prints
-token F1, the share declined, and processor seconds an answer for each number of sentences; `chunks` is what fits of
-whole chunks into the model's context less 128 tokens.
+token F1, the share declined, the share that was shown some of its evidence, and processor seconds an answer for each
+number of sentences; `chunks` is what fits of whole chunks into the model's context less 128 tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from comparison_app.indexes import fit_context, open_retriever, rag_config
 from comparison_app.metrics.overlap import token_f1
-from comparison_app.training import gold_chunk
+from comparison_app.training import gold_chunk, is_evidence
 from comparison_app.workspace import Workspace
 from data_prep.corpus import SAMPLE_CORPUS
 from data_prep.questions import Question
@@ -85,8 +85,17 @@ def main() -> None:
         seconds = (time.process_time() - started) / len(asked)
         scores = [token_f1(answer.data, question.answers) for question, answer in zip(asked, answers, strict=True)]
         declined = sum(answer.meta["abstained"] for answer in answers) / len(asked)
+        held = sum(
+            any(is_evidence(span, question) for span in answer.meta["spans"])
+            for question, answer in zip(asked, answers, strict=True)
+        )
         shown = "chunks" if count is None else f"{count} sentences"
-        figures = {"token_f1": sum(scores) / len(scores), "declined": declined, "seconds": seconds}
+        figures = {
+            "token_f1": sum(scores) / len(scores),
+            "declined": declined,
+            "evidence": held / len(asked),
+            "seconds": seconds,
+        }
         print(json.dumps({"shown": shown, **{name: round(value, 3) for name, value in figures.items()}}), flush=True)
 
 
